@@ -1,0 +1,3 @@
+"""Drop-in queue-proxy for Knative that puts idle containers to sleep. Imports nothing; see docs/architecture.md."""
+
+__version__ = "0.1.0"

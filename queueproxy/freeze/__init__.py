@@ -1,0 +1,1 @@
+"""May the container sleep, and is it awake?"""

@@ -1,0 +1,1 @@
+"""May this request start? Slots, a queue, and who is next."""

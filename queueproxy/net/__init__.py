@@ -1,0 +1,1 @@
+"""The only room that opens sockets: listening, dialling, asking the kernel about sockets."""

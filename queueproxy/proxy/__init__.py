@@ -1,0 +1,1 @@
+"""The user path: connections in, one Exchange per request, connections to the app."""
