@@ -69,6 +69,7 @@ REQUIRED: Final = (
     SERVING_POD, SERVING_POD_IP,
 )  # fmt: skip
 
+
 @dataclass(frozen=True, slots=True)
 class ServingInfo:
     """The names under which this pod appears in logs, metrics and the autoscaler's report."""
