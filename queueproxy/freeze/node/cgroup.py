@@ -1,0 +1,344 @@
+"""Runs the kernel's two freezers over a held cgroup, v1 and v2, and reports only what the kernel confirmed.
+
+What it touches: the freezer files of one cgroup, and signals to its processes in `kill`. What happens when that
+breaks: a cgroup that vanished is the outcome GONE; a freeze that is not confirmed in time is taken back; a cgroup
+frozen by somebody else is refused both ways (FZ-076), and one that an ancestor keeps frozen after our thaw is
+reported, not fought (FZ-075).
+
+The decision is shared in `Freezer`; `FreezerV1` and `FreezerV2` are the two dialects. State lives in the kernel; all
+we add is `owned`: whether the freeze in the kernel is ours to lift. After a crash the journal says so and `adopt`
+tells us.
+
+SIGKILL: on v2 it kills frozen processes at once. On v1 it is ignored until the thaw, so `kill` lifts the freeze after
+it.
+"""
+
+import errno
+import os
+import select
+import signal
+import time
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from queueproxy.clock import monotonic
+from queueproxy.freeze.node.directory import (
+    CGROUP_EVENTS,
+    CGROUP_FREEZE,
+    CGROUP_KILL,
+    CGROUP_STAT_LOCAL,
+    FREEZER_PARENT,
+    FREEZER_SELF,
+    FREEZER_STATE,
+    Cgroup,
+    NotACgroup,
+    Version,
+    Where,
+)
+from queueproxy.freeze.node.transition import SLICE, Outcome, Subject, Transition
+
+__all__ = [
+    "Cgroup",
+    "Freezer",
+    "FreezerV1",
+    "FreezerV2",
+    "NotACgroup",
+    "Observation",
+    "Outcome",
+    "Transition",
+    "Version",
+    "open_freezer",
+    "run",
+]
+
+# One pass signals all there are; more are only needed when they fork faster than we signal.
+KILL_PASSES = 16
+
+
+class Observation(NamedTuple):
+    """One look at a cgroup. `foreign`: somebody else's freeze is in force, on it or above it."""
+
+    wanted_frozen: bool  # its own wish, whoever wrote it
+    frozen: bool  # effective and complete: every task has stopped
+    populated: bool
+    foreign: bool
+    gone: bool
+
+
+class _Look(NamedTuple):
+    """What the freezer files say, in one vocabulary for both versions."""
+
+    own: bool  # the wish written to this cgroup
+    above: bool  # an ancestor is being frozen, as far as it can be seen
+    frozen: bool  # every task has stopped
+
+
+class Freezer(ABC, Subject):
+    """Freezes and thaws one held cgroup; at most one transition at a time, a newer one supersedes."""
+
+    mechanism: str
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self.cgroup = cgroup
+        self.owned = False
+        self._current: Transition | None = None
+
+    def freeze(self, *, deadline_for: float | None = None) -> Transition:
+        """Start towards frozen; drive the result with `step` or `run`."""
+        return self._start(Transition(self, freeze=True, deadline_for=deadline_for))
+
+    def thaw(self, *, force: bool = False, deadline_for: float | None = None) -> Transition:
+        """Start towards running: only what we froze or adopted, unless forced (thaw-all). Supersedes a freeze."""
+        return self._start(Transition(self, freeze=False, deadline_for=deadline_for, force=force))
+
+    def adopt(self) -> bool:
+        """Declare a freeze found in the kernel ours (a journal says so); False when there is none."""
+        look = self._look()
+        self.owned = look is not None and look.own
+        return self.owned
+
+    def observe(self) -> Observation:
+        """Read everything afresh."""
+        look = self._look()
+        populated = self._populated() if look is not None else None
+        if look is None or populated is None:
+            return Observation(False, False, False, False, True)
+        return Observation(look.own, look.frozen, populated, look.above or (look.own and not self.owned), False)
+
+    def frozen_usec(self) -> int | None:
+        """Time spent frozen as the kernel counts it, None where it does not."""
+        return None
+
+    def pids(self) -> tuple[int, ...]:
+        return self.cgroup.pids()
+
+    def kill(self) -> int:
+        """SIGKILL everything, frozen or not, whoever froze it; returns to how many. Watch `populated` for the end.
+
+        A process may fork between the list and the signal, so the list is read again until it holds nothing new.
+        """
+        signalled: set[int] = set()
+        for _ in range(KILL_PASSES):
+            fresh = set(self.pids()) - signalled
+            for pid in fresh:
+                self._kill_one(pid)
+            signalled |= fresh
+            look = self._look()
+            if look is not None and look.own:
+                self._write_wish(False)
+                self.owned = False
+            if not fresh:
+                break
+        return len(signalled)
+
+    def open_events(self) -> int | None:
+        """A descriptor on which poll(POLLPRI) wakes at a change of state, where the kernel offers one."""
+        return None
+
+    def close(self) -> None:
+        self.cgroup.close()
+
+    # The subject's side of a transition: the decisions both versions share.
+
+    def refusal(self, freeze: bool, force: bool) -> tuple[Outcome, str]:
+        look = self._look()
+        if look is None:
+            return self._gone()
+        return self._refuses_freeze(look) if freeze else self._refuses_thaw(look, force)
+
+    def _refuses_freeze(self, look: _Look) -> tuple[Outcome, str]:
+        if look.above:
+            return Outcome.FOREIGN, "an ancestor is frozen"
+        if look.own and not self.owned:
+            return Outcome.FOREIGN, "frozen by someone else"
+        if look.own and look.frozen:
+            return Outcome.FROZEN, "already frozen"
+        if os.getpid() in self.pids():
+            # Nobody would be left to thaw us (T-10).
+            raise OSError(errno.EDEADLK, "would freeze ourselves", self.cgroup.name)
+        return Outcome.PENDING, ""
+
+    def _refuses_thaw(self, look: _Look, force: bool) -> tuple[Outcome, str]:
+        if not (look.own or look.above or look.frozen):
+            self.owned = False
+            return Outcome.THAWED, "already running"
+        if not (self.owned or force):
+            return Outcome.FOREIGN, "frozen by someone else" if look.own else "an ancestor is frozen"
+        return Outcome.PENDING, ""
+
+    def push(self, freeze: bool, first: bool) -> None:
+        if not first and not self._needs_pushing(freeze):
+            return
+        owned, self.owned = self.owned, self.owned or freeze
+        try:
+            self._write_wish(freeze)
+        except OSError:
+            self.owned = owned
+            raise
+
+    def settled(self, freeze: bool) -> tuple[Outcome, str]:
+        look = self._look()
+        if look is None:
+            return self._gone()
+        if freeze:
+            if not look.own:
+                self.owned = False
+                return Outcome.FOREIGN, "thawed by someone else meanwhile"
+            return (Outcome.FROZEN, "") if look.frozen else (Outcome.PENDING, "")
+        self.owned = False
+        if look.own:
+            return Outcome.FOREIGN, "frozen again by someone else meanwhile"
+        if look.above or look.frozen:
+            return Outcome.FOREIGN, "an ancestor is frozen"
+        return Outcome.THAWED, ""
+
+    def _gone(self) -> tuple[Outcome, str]:
+        self.owned = False
+        return Outcome.GONE, "the cgroup is gone"
+
+    def _start(self, transition: Transition) -> Transition:
+        if self._current is not None:
+            self._current.abandon()
+        self._current = transition
+        return transition
+
+    def _kill_one(self, pid: int) -> None:
+        """Through a pidfd, and only if the pid still is in the cgroup once held: a recycled pid is never hit."""
+        if pid == 0:
+            raise OSError(errno.ESRCH, "a process outside our pid namespace", self.cgroup.name)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            if pid in self.pids():
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    def _needs_pushing(self, freeze: bool) -> bool:
+        """Whether the wish must be repeated at each look until it is confirmed."""
+        return False
+
+    @abstractmethod
+    def _look(self) -> _Look | None:
+        """Read the freezer files, None when gone."""
+
+    @abstractmethod
+    def _populated(self) -> bool | None: ...
+
+    @abstractmethod
+    def _write_wish(self, freeze: bool) -> bool: ...
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.cgroup.name!r} owned={self.owned} current={self._current!r}>"
+
+
+class FreezerV2(Freezer):
+    """`cgroup.freeze` holds the wish, `cgroup.events` the fact, ancestors included."""
+
+    mechanism = "cgroup2"
+
+    def _look(self) -> _Look | None:
+        wish = self.cgroup.read(CGROUP_FREEZE)
+        events = self.cgroup.read(CGROUP_EVENTS)
+        if wish is None or events is None:
+            return None
+        own, frozen = wish == "1", _keyed(events, "frozen") == 1
+        # An ancestor's freeze shows only in the fact: frozen without a wish of our own.
+        return _Look(own, frozen and not own, frozen)
+
+    def _populated(self) -> bool | None:
+        events = self.cgroup.read(CGROUP_EVENTS)
+        return None if events is None else _keyed(events, "populated") == 1
+
+    def _write_wish(self, freeze: bool) -> bool:
+        return self.cgroup.write(CGROUP_FREEZE, "1" if freeze else "0")
+
+    def frozen_usec(self) -> int | None:
+        if not self.cgroup.has(CGROUP_STAT_LOCAL):
+            return None
+        text = self.cgroup.read(CGROUP_STAT_LOCAL)
+        return None if text is None else _keyed(text, "frozen_usec")
+
+    def kill(self) -> int:
+        if not self.cgroup.has(CGROUP_KILL):
+            return super().kill()  # before 5.14
+        count = len(self.pids())
+        self.cgroup.write(CGROUP_KILL, "1")
+        return count
+
+    def open_events(self) -> int | None:
+        return self.cgroup.open_file(CGROUP_EVENTS)
+
+
+class FreezerV1(Freezer):
+    """`freezer.state` is wish and fact in one file; FREEZING may stick until FROZEN is written again (FZ-077)."""
+
+    mechanism = "cgroup1"
+
+    def _look(self) -> _Look | None:
+        state = self.cgroup.read(FREEZER_STATE)
+        if state == "THAWED":
+            return _Look(False, False, False)
+        own, above = self.cgroup.read(FREEZER_SELF), self.cgroup.read(FREEZER_PARENT)
+        if state is None or own is None or above is None:
+            return None
+        return _Look(own == "1", above == "1", state == "FROZEN")
+
+    def _populated(self) -> bool | None:
+        if self.pids():
+            return True
+        return None if self.cgroup.is_gone else False
+
+    def _write_wish(self, freeze: bool) -> bool:
+        return self.cgroup.write(FREEZER_STATE, "FROZEN" if freeze else "THAWED")
+
+    def _needs_pushing(self, freeze: bool) -> bool:
+        return freeze
+
+
+def open_freezer(where: Where, *, require_cgroupfs: bool = True, inode: int | None = None) -> Freezer:
+    """Hold the cgroup (see `Cgroup.open`) and pick the version by what the kernel offers there."""
+    cgroup = Cgroup.open(where, require_cgroupfs=require_cgroupfs, inode=inode)
+    try:
+        # A root cgroup has neither file: nobody freezes the whole machine by a wrong path.
+        if cgroup.version is not Version.V1 and cgroup.has(CGROUP_FREEZE):
+            return FreezerV2(cgroup)
+        if cgroup.version is not Version.V2 and cgroup.has(FREEZER_STATE):
+            return FreezerV1(cgroup)
+        raise NotACgroup(f"{cgroup.name!r}: no freezer here")
+    except BaseException:
+        cgroup.close()
+        raise
+
+
+def run(transition: Transition) -> Outcome:
+    """Drive a transition to its end, blocking; long pauses wait on `cgroup.events` where there is one."""
+    events: int | None = None
+    try:
+        while (pause := transition.step(monotonic())) is not None:
+            if pause >= SLICE and events is None and isinstance(transition.subject, Freezer):
+                events = transition.subject.open_events()
+            if pause >= SLICE and events is not None:
+                os.pread(events, 1, 0)  # a change counts from the last read on
+                poll = select.poll()
+                poll.register(events, select.POLLPRI)
+                poll.poll(pause * 1000)
+            elif pause > 0:
+                time.sleep(pause)
+    finally:
+        if events is not None:
+            os.close(events)
+    return transition.outcome
+
+
+def _keyed(text: str, key: str) -> int | None:
+    """The number after `key` in a flat-keyed file, None when there is no such line."""
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == key and value.isdecimal():
+            return int(value)
+    return None
