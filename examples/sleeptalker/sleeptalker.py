@@ -1,7 +1,8 @@
 """Talks in its sleep: prints a tick every 500 ms for ever, whether anybody asks for anything or not.
 
-Each request answers one line at once, works for two seconds and answers a second line. Under `queueproxy run` the ticks stop between requests
-and go on during one. Standard library only. Listens on 127.0.0.1:$PORT (8080 when PORT is not set).
+Each request answers one line at once, works for two seconds and answers a second line. Under `queueproxy run` the
+ticks stop between requests and go on during one. Standard library only. Listens on 127.0.0.1:$PORT (8080 when PORT is
+not set).
 """
 
 import datetime

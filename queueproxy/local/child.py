@@ -1,7 +1,8 @@
 """Runs the app: starts the command in its own session and cgroups, collects every process that ends below us.
 
-The child joins its cgroups itself, between fork and exec, so no instruction of the app ever runs outside them. We are the subreaper of all that
-the app leaves orphaned, so a double fork does not escape and no zombie stays. Signals go to the app's first process; a kill goes to all.
+The child joins its cgroups itself, between fork and exec, so no instruction of the app ever runs outside them. We are
+the subreaper of all that the app leaves orphaned, so a double fork does not escape and no zombie stays. Signals go to
+the app's first process; a kill goes to all.
 """
 
 from __future__ import annotations
@@ -20,13 +21,22 @@ __all__ = ["Child", "StartError", "describe_exit", "exit_code", "free_port", "na
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
-# Python ignores these, and an ignored signal stays ignored through exec: the app gets the defaults back (as subprocess.restore_signals does),
-# together with those that we handle ourselves.
-_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+# Python ignores these, and an ignored signal stays ignored through exec: the app gets the defaults back (as
+# subprocess.restore_signals does), together with those that we handle ourselves.
+_OURS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+)
 
 
 class StartError(Exception):
-    """The command could not be started; `status` is what a shell would exit with (126 not executable, 127 not found)."""
+    """The command could not be started; `status` is what a shell exits with (126 not executable, 127 not found)."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -55,7 +65,8 @@ class Child:
         *,
         stdout: int | None = None,
     ) -> None:
-        """Start `command`. `doors` are open cgroup.procs descriptors it writes itself into; `stdout` replaces its standard output."""
+        """Start `command`. `doors` are open cgroup.procs descriptors it writes itself into; `stdout` replaces its
+        standard output."""
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self.status: int | None = None
         self.on_exit: Callable[[int], None] | None = None
@@ -70,7 +81,7 @@ class Child:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
         try:
-            self._popen = subprocess.Popen(  # noqa: S603 - running the user's command is what we are for
+            self._popen = subprocess.Popen(
                 list(command), env=dict(environ), stdout=stdout, preexec_fn=join, start_new_session=True
             )
         except FileNotFoundError:
@@ -92,7 +103,7 @@ class Child:
         return self.status is None
 
     def reap(self) -> None:
-        """Collect every ended process below us; tell about the app's end once, about others (the guardian) each time."""
+        """Collect every ended process below us; tell of the app's end once, of others (the guardian) each time."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

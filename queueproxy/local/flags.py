@@ -1,4 +1,5 @@
-"""Runs the command line of local mode: flags of `queueproxy run` and `queueproxy thaw-all`, their help texts and exit codes.
+"""Runs the command line of local mode: flags of `queueproxy run` and `queueproxy thaw-all`, their help texts and exit
+codes.
 
 Nothing heavy is imported before `run` has forked its guardian: that process keeps what was loaded by then.
 """
@@ -18,26 +19,28 @@ EX_USAGE = 64  # bad configuration, as everywhere in this package
 _RUN_TEXT = """\
 Start COMMAND with PORT set, serve it on --port, and put it to sleep between requests.
 
-The command runs in a cgroup of its own (or, where none is writable, under SIGSTOP and SIGCONT). After --freeze-after without a request it is
-frozen; the next request wakes it and is passed on once the kernel confirms. Whatever ends us, nothing stays frozen."""
+The command runs in a cgroup of its own (or, where none is writable, under SIGSTOP and
+SIGCONT). After --freeze-after without a request it is frozen; the next request wakes it and
+is passed on once the kernel confirms. Whatever ends us, nothing stays frozen."""
 
 _RUN_EXAMPLES = """\
 examples:
-  queueproxy run -- node server.js                                    the app listens on $PORT
-  queueproxy run --app-port 3000 -- uvicorn app:app --port 3000       the app is told its port in its own way
-  queueproxy run -- sh -c 'exec python3 -m http.server "$PORT"'       the same, with a port of our choice
-  queueproxy run --freeze-after 5s --ready-path /healthz -- ./app     ready when /healthz says so
-  queueproxy run --mode shadow -- ./app                               only say what would have happened
-  queueproxy run --mode throttle -- ./app                             one hundredth of a CPU instead of none
-  queueproxy run --json -- ./app | jq .                               events for machines (the app's stdout goes to stderr)
+  queueproxy run -- node server.js                                 the app listens on $PORT
+  queueproxy run --app-port 3000 -- uvicorn app:app --port 3000    it is told its port in its own way
+  queueproxy run -- sh -c 'exec python3 -m http.server "$PORT"'    the same, with a port of our choice
+  queueproxy run --freeze-after 5s --ready-path /healthz -- ./app  ready when /healthz says so
+  queueproxy run --mode shadow -- ./app                            only say what would have happened
+  queueproxy run --mode throttle -- ./app                          one hundredth of a CPU instead of none
+  queueproxy run --json -- ./app | jq .                            events for machines
 
-exit status: the app's own when it ends by itself (128 + signal), 0 after an orderly stop, 1 when we fail, 64 for wrong flags,
-126 or 127 when COMMAND cannot be started."""
+exit status: the app's own when it ends by itself (128 + signal), 0 after an orderly stop,
+1 when we fail, 64 for wrong flags, 126 or 127 when COMMAND cannot be started."""
 
 _THAW_TEXT = """\
 Thaw everything that a killed `queueproxy run` left frozen, and remove its empty cgroups.
 
-Needs no running process: it reads the journal and looks for cgroups named like ours. What belongs to a run that is alive is left alone without --force."""
+Needs no running process: it reads the journal and looks for cgroups named like ours. What
+belongs to a run that is alive is left alone without --force."""
 
 _THAW_EXAMPLES = """\
 exit status: 0 when nothing (that may be touched) is left frozen, 1 otherwise."""
@@ -85,19 +88,92 @@ def run_parser() -> argparse.ArgumentParser:
     )
     defaults = RunSettings(())
     add = parser.add_argument
-    add("--port", type=_port, default=defaults.port, metavar="N", help="serve here (default 8012; 0: a free one, which is printed)")
-    add("--host", default=defaults.host, metavar="ADDRESS", help="address to serve on (default 127.0.0.1; 0.0.0.0 for everyone)")
-    add("--app-port", type=_port, default=0, metavar="N", help="port the app listens on, given to it as PORT (default: a free one)")
-    add("--freeze-after", type=_seconds_or_off, default=1.0, metavar="TIME", help="idle time before sleep: 500ms, 1s, 1m30s, off (default 1s)")
-    add("--throttle-after", type=_seconds_or_off, default=None, metavar="TIME", help="idle time before the CPU is squeezed to 1%% (default off)")
-    add("--mode", choices=MODES, default=defaults.mode, help="freeze (default); throttle: 1%% of a CPU instead; shadow: only count what would happen")
-    add("--cgroup", choices=WAYS, default="auto", help="how to stop the app: cgroup v2, v1 freezer, signals, or the first that works (default auto)")
-    add("--min-uptime", type=_seconds, default=0.0, metavar="TIME", help="stay awake this long after the app became ready (default 0)")
-    add("--ready-path", type=_path, default=None, metavar="PATH", help="ready when GET PATH answers 200-399 (default: when the port accepts)")
-    add("--start-timeout", type=_seconds, default=30.0, metavar="TIME", help="say so when the app is not ready after this (default 30s)")
-    add("--grace", type=_seconds, default=10.0, metavar="TIME", help="time for requests and for the app to end on a signal (default 10s)")
-    add("--metrics-port", type=_port, default=None, metavar="N", help="Prometheus metrics at /metrics here (default 9091; 0: none)")
-    add("--json", action="store_true", help="events and a summary as JSON lines on stdout; the app's stdout goes to stderr")
+    add(
+        "--port",
+        type=_port,
+        default=defaults.port,
+        metavar="N",
+        help="serve here (default 8012; 0: a free one, which is printed)",
+    )
+    add(
+        "--host",
+        default=defaults.host,
+        metavar="ADDRESS",
+        help="address to serve on (default 127.0.0.1; 0.0.0.0 for everyone)",
+    )
+    add(
+        "--app-port",
+        type=_port,
+        default=0,
+        metavar="N",
+        help="port the app listens on, given to it as PORT (default: a free one)",
+    )
+    add(
+        "--freeze-after",
+        type=_seconds_or_off,
+        default=1.0,
+        metavar="TIME",
+        help="idle time before sleep: 500ms, 1s, 1m30s, off (default 1s)",
+    )
+    add(
+        "--throttle-after",
+        type=_seconds_or_off,
+        default=None,
+        metavar="TIME",
+        help="idle time before the CPU is squeezed to 1%% (default off)",
+    )
+    add(
+        "--mode",
+        choices=MODES,
+        default=defaults.mode,
+        help="freeze (default); throttle: 1%% of a CPU instead; shadow: only count what would happen",
+    )
+    add(
+        "--cgroup",
+        choices=WAYS,
+        default="auto",
+        help="how to stop the app: cgroup v2, v1 freezer, signals, or the first that works (default auto)",
+    )
+    add(
+        "--min-uptime",
+        type=_seconds,
+        default=0.0,
+        metavar="TIME",
+        help="stay awake this long after the app became ready (default 0)",
+    )
+    add(
+        "--ready-path",
+        type=_path,
+        default=None,
+        metavar="PATH",
+        help="ready when GET PATH answers 200-399 (default: when the port accepts)",
+    )
+    add(
+        "--start-timeout",
+        type=_seconds,
+        default=30.0,
+        metavar="TIME",
+        help="say so when the app is not ready after this (default 30s)",
+    )
+    add(
+        "--grace",
+        type=_seconds,
+        default=10.0,
+        metavar="TIME",
+        help="time for requests and for the app to end on a signal (default 10s)",
+    )
+    add(
+        "--metrics-port",
+        type=_port,
+        default=None,
+        metavar="N",
+        help="Prometheus metrics at /metrics here (default 9091; 0: none)",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="events and a summary as JSON lines on stdout; the app's stdout goes to stderr",
+    )
     add("-v", "--verbose", action="store_true", help="log every change of state")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the app and its arguments, after --")
     return parser
@@ -157,8 +233,14 @@ def thaw_all_main(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per item on stdout")
-    parser.add_argument("--force", action="store_true", help="thaw what belongs to a living run as well (it thaws for the next request anyway)")
-    parser.add_argument("--stop", action="store_true", help="also end apps whose proxy is gone: SIGTERM, after 10 s SIGKILL")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="thaw what belongs to a living run as well (it thaws for the next request anyway)",
+    )
+    parser.add_argument(
+        "--stop", action="store_true", help="also end apps whose proxy is gone: SIGTERM, after 10 s SIGKILL"
+    )
     flags = parser.parse_args(argv)
     from queueproxy.local.mend import thaw_all
 

@@ -1,8 +1,9 @@
 """Runs beside us for one purpose: when we die without a word, it mends what we leave.
 
-A process forked before the event loop and any thread exist, in a session of its own, blocked in read() on a pipe whose only write end is ours.
-The kernel closes that end whatever kills us, so end-of-file without the farewell byte means: dead, SIGKILL included. Then the journal record tells
-what to thaw, stop and remove. Costs no CPU while it waits. When it is killed as well, the next start or `queueproxy thaw-all` reads the same record.
+A process forked before the event loop and any thread exist, in a session of its own, blocked in read() on a pipe
+whose only write end is ours. The kernel closes that end whatever kills us, so end-of-file without the farewell byte
+means: dead, SIGKILL included. Then the journal record tells what to thaw, stop and remove. Costs no CPU while it
+waits. When it is killed as well, the next start or `queueproxy thaw-all` reads the same record.
 """
 
 from __future__ import annotations
@@ -17,8 +18,18 @@ __all__ = ["Guardian"]
 
 _FAREWELL = b"b"
 
-# What a terminal, a shell or a service manager sends around us. The guardian outlives them: it goes when we say so or are gone.
-_OUTLIVED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGPIPE)
+# What a terminal, a shell or a service manager sends around us. The guardian outlives them: it goes when we say so or
+# are gone.
+_OUTLIVED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTSTP,
+    signal.SIGPIPE,
+)
 
 
 class Guardian:
@@ -27,16 +38,21 @@ class Guardian:
     __slots__ = ("_pipe", "pid")
 
     def __init__(self, mend: Callable[[], None], *, keep: tuple[int, ...] = ()) -> None:
-        """Fork. `mend` runs in the guardian after we died; `keep` are descriptors it needs for that."""
+        """Fork. `mend` runs in the guardian after we died; `keep`: descriptors it needs."""
         reading, self._pipe = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            status = 1
-            try:
-                _watch(reading, mend, keep)
-                status = 0
-            finally:
-                os._exit(status)
+        # Held back until the child ignores them: a Ctrl-C in the first millisecond must not take the guardian.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OUTLIVED)
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                status = 1
+                try:
+                    _watch(reading, mend, keep)
+                    status = 0
+                finally:
+                    os._exit(status)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reading)
 
     def __repr__(self) -> str:

@@ -1,8 +1,10 @@
 """Holds what a killed run leaves to be mended: one small file per run, written before anything of it can sleep.
 
-Touches one directory, mode 0700 and ours alone: `/run/queueproxy` for root, `$XDG_RUNTIME_DIR/queueproxy`, `/tmp/queueproxy-<uid>` — the first that works.
-A record names the run, its owner and app by pid *and* start time, the cgroups made for it and the CPU quota found there. Files are replaced by rename,
-so a reader sees a whole record or none. All these places vanish with a reboot, as frozen processes do; a record that survives one all the same is known by its boot id.
+Touches one directory, mode 0700 and ours alone: `/run/queueproxy` for root, `$XDG_RUNTIME_DIR/queueproxy`,
+`/tmp/queueproxy-<uid>` — the first that works. A record names the run, its owner and app by pid *and* start time, the
+cgroups made for it and the CPU quota found there. Files are replaced by rename, so a reader sees a whole record or
+none. All these places vanish with a reboot, as frozen processes do; a record that survives one all the same is known
+by its boot id.
 """
 
 from __future__ import annotations
@@ -18,9 +20,21 @@ from dataclasses import dataclass, replace
 from queueproxy.local import procfs
 from queueproxy.local.procfs import Identity
 
-__all__ = ["NAME", "Journal", "JournalError", "Record", "decode", "encode", "open_journal", "open_journals", "places", "run_name"]
+__all__ = [
+    "NAME",
+    "Journal",
+    "JournalError",
+    "Record",
+    "decode",
+    "encode",
+    "open_journal",
+    "open_journals",
+    "places",
+    "run_name",
+]
 
-# queueproxy-<pid>-<start time>-<random>, both hex: also the name of the run's cgroups, so the owner can be told from a directory alone.
+# queueproxy-<pid>-<start time>-<random>, both hex: also the name of the run's cgroups, so the owner can be told from
+# a directory alone.
 NAME = re.compile(r"queueproxy-([1-9][0-9]{0,9})-([0-9a-f]{1,16})-([0-9a-f]{4})")
 _SUFFIX = ".json"
 _LARGEST = 65_536  # a record is a few hundred bytes; a long command line makes it longer, nothing makes it this long
@@ -145,7 +159,9 @@ class Journal:
     def write(self, record: Record) -> None:
         """Put the record in place, replacing an older one of the same run."""
         draft = f".{record.name}.{os.getpid()}"
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+        fd = os.open(
+            draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd
+        )
         try:
             os.write(fd, encode(record))
         finally:

@@ -1,8 +1,10 @@
-"""Decodes /proc/<pid>/stat: who a process is (pid and start time), what it does, whose child and in which session it is.
+"""Decodes /proc/<pid>/stat: who a process is (pid and start time), what it does, whose child and in which session it
+is.
 
-A pid alone names nobody: the kernel hands it out again. A pid with its start time (field 22, clock ticks since boot) names one process for
-as long as the machine is up, so that pair is what the journal holds and what is compared before anything is signalled.
-A session id is safe on its own: the kernel does not hand a number out again while any process still has it as its session.
+A pid alone names nobody: the kernel hands it out again. A pid with its start time (field 22, clock ticks since boot)
+names one process for as long as the machine is up, so that pair is what the journal holds and what is compared before
+anything is signalled. A session id is safe on its own: the kernel does not hand a number out again while any process
+still has it as its session.
 """
 
 from __future__ import annotations
@@ -10,7 +12,17 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-__all__ = ["STOPPED", "Identity", "Stat", "boot_id", "identity", "in_session", "parse_stat", "pid_namespace", "read_stat"]
+__all__ = [
+    "STOPPED",
+    "Identity",
+    "Stat",
+    "boot_id",
+    "identity",
+    "in_session",
+    "parse_stat",
+    "pid_namespace",
+    "read_stat",
+]
 
 # State letters of fs/proc/array.c. T is a stop by signal; t is a tracer's stop, which SIGCONT does not end.
 STOPPED = "T"

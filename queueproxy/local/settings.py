@@ -1,6 +1,7 @@
 """Decodes what `queueproxy run` is asked to do: the flags as values, and durations as people write them.
 
-Durations follow Go's spelling, the one Knative's annotations use: numbers with units, `500ms`, `1s`, `1m30s`; a bare number is seconds; `off` is never.
+Durations follow Go's spelling, the one Knative's annotations use: numbers with units, `500ms`, `1s`, `1m30s`; a bare
+number is seconds; `off` is never.
 """
 
 from __future__ import annotations

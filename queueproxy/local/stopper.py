@@ -1,8 +1,9 @@
 """Runs the fallback where no cgroup is writable: stops and continues a session's processes with SIGSTOP and SIGCONT.
 
-Needs no privilege, and is the poorer way: the app's parent processes see their children stop (SIGCHLD, WUNTRACED), a process that made a session of
-its own is not reached, and somebody else's SIGCONT wakes the app behind our back. A stop is confirmed by reading state T of every process, and repeated until
-a look finds none running, since a process may fork between the look and the signal. What was stopped before we came stays stopped after (FZ-076).
+Needs no privilege, and is the poorer way: the app's parent processes see their children stop (SIGCHLD, WUNTRACED), a
+process that made a session of its own is not reached, and somebody else's SIGCONT wakes the app behind our back. A
+stop is confirmed by reading state T of every process, and repeated until a look finds none running, since a process
+may fork between the look and the signal. What was stopped before we came stays stopped after (FZ-076).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ __all__ = ["SessionStopper"]
 
 
 class SessionStopper:
-    """The processes of one session, stopped or running: the subject of a `Transition`, with the face of the cgroup freezers."""
+    """The processes of one session, stopped or running: the subject of a `Transition`, with the face of the cgroup
+    freezers."""
 
     __slots__ = ("_foreign", "session")
 

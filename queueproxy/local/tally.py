@@ -1,7 +1,9 @@
-"""Counts one run: where the time went, how often the app was woken and how long that took, and what CPU the sleep has saved.
+"""Counts one run: where the time went, how often the app was woken and how long that took, and what CPU the sleep has
+saved.
 
-Fed with states as the policy enters them and with `now`. The saving is an estimate and is called one: the app's CPU use while idle and awake, measured
-from its cgroup between the start of an idle period and the moment sleep is asked for, times the time asleep. An app that has never been watched idle has saved None.
+Fed with states as the policy enters them and with `now`. The saving is an estimate and is called one: the app's CPU
+use while idle and awake, measured from its cgroup between the start of an idle period and the moment sleep is asked
+for, times the time asleep. An app that has never been watched idle has saved None.
 """
 
 from __future__ import annotations

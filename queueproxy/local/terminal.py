@@ -1,8 +1,9 @@
 """Holds one status line at the foot of a terminal while the app's own output scrolls above it, untouched.
 
-The last row is taken out of the scrolling region (DECSTBM) and written between save and restore of the cursor, in one write each time, so lines of the app
-never mix with it. Drawn when something changed, at most four times a second, and by no timer in between: while the app sleeps we sleep as well.
-`RESET` gives the row back; whoever ends the run writes it, the guardian included.
+The last row is taken out of the scrolling region (DECSTBM) and written between save and restore of the cursor, in one
+write each time, so lines of the app never mix with it. Drawn when something changed, at most four times a second, and
+by no timer in between: while the app sleeps we sleep as well. `RESET` gives the row back; whoever ends the run writes
+it, the guardian included.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ __all__ = ["RESET", "StatusLine", "fit"]
 
 AT_MOST_EVERY = 0.25
 
-# Save the cursor, scroll the whole screen again, clear the last row, restore. Row 999 is clamped to the last one by every terminal.
+# Save the cursor, scroll the whole screen again, clear the last row, restore. Row 999 is clamped to the last one by
+# every terminal.
 RESET = b"\x1b7\x1b[r\x1b[999;1H\x1b[2K\x1b8"
 
 
@@ -79,7 +81,8 @@ class StatusLine:
             return
         region = b""
         if rows != self._rows:
-            # Make room first (a newline on the last row scrolls), then shrink the region; setting it homes the cursor, hence save and restore.
+            # Make room first (a newline on the last row scrolls), then shrink the region; setting it homes the
+            # cursor, hence save and restore.
             region = b"\n\x1b[1A\x1b7\x1b[1;%dr\x1b8" % (rows - 1)
             self._rows = rows
         self._shown = text

@@ -21,7 +21,12 @@ def test_without_flags_the_documented_defaults_hold() -> None:
     assert parse_run(["--", "app"]) == RunSettings(("app",))
     defaults = RunSettings(("app",))
     assert (defaults.port, defaults.freeze_after, defaults.mode, defaults.cgroup) == (8012, 1.0, "freeze", "auto")
-    assert (defaults.min_uptime, defaults.start_timeout, defaults.grace, defaults.metrics_port) == (0.0, 30.0, 10.0, 9091)
+    assert (defaults.min_uptime, defaults.start_timeout, defaults.grace, defaults.metrics_port) == (
+        0.0,
+        30.0,
+        10.0,
+        9091,
+    )
 
 
 def test_throttle_mode_squeezes_after_the_freeze_delay_and_never_freezes() -> None:
@@ -45,7 +50,9 @@ def test_a_ladder_has_both_rungs() -> None:
         pytest.param(["--mode", "nap", "--", "app"], "invalid choice", id="unknown mode"),
         pytest.param(["--cgroup", "v3", "--", "app"], "invalid choice", id="unknown cgroup"),
         pytest.param(["--ready-path", "healthz", "--", "app"], "slash", id="relative path"),
-        pytest.param(["--throttle-after", "2s", "--freeze-after", "1s", "--", "app"], "never happens", id="rungs upside down"),
+        pytest.param(
+            ["--throttle-after", "2s", "--freeze-after", "1s", "--", "app"], "never happens", id="rungs upside down"
+        ),
         pytest.param(["--frobnicate", "--", "app"], "unrecognized", id="unknown flag"),
     ],
 )
