@@ -1,0 +1,167 @@
+"""Runs a closed loop of requests: N connections, each asking again as soon as it is answered, latencies counted.
+
+    python -m queueproxy.bench.load --port 8012 --connections 32 --seconds 3
+
+Writes one JSON object: requests, errors, seconds and the histogram. It stands in for wrk where that is not
+installed; being Python it costs more of the shared CPU, so compare figures of one generator only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import Any
+
+import httptools
+
+from queueproxy.bench.histogram import Histogram
+from queueproxy.bench.loop import run
+
+__all__ = ["Load", "main", "request_bytes"]
+
+GRACE_S = 5.0  # what an answer may take after the end of the run before it counts as an error
+MAX_ERRORS = 1000  # a target that refuses everything must not be dialled for the whole run
+
+
+def request_bytes(path: str, host: str, body: int = 0) -> bytes:
+    """A request like wrk's: a Host header, and a body when one is asked for."""
+    if not body:
+        return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {body}\r\n\r\n".encode() + b"x" * body
+
+
+class Asker(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    __slots__ = ("answering", "asked_ns", "load", "parser", "transport")
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.transport: Any = None
+        self.parser = httptools.HttpResponseParser(self)
+        self.asked_ns = 0
+        self.answering = True  # a request is out
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.ask()
+
+    def ask(self) -> None:
+        self.answering = True
+        self.asked_ns = perf_counter_ns()
+        self.transport.write(self.load.request)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.transport.close()
+
+    def on_message_complete(self) -> None:
+        now_ns = perf_counter_ns()
+        load = self.load
+        if not 200 <= self.parser.get_status_code() < 300:
+            load.errors += 1
+        load.histogram.record((now_ns - self.asked_ns) // 1000)
+        self.answering = False
+        if now_ns >= load.until_ns or not self.parser.should_keep_alive():
+            self.transport.close()
+        else:
+            self.ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.load.left(self, failed=self.answering)
+
+
+class Load:
+    """One run: keeps its number of connections open until the time is over."""
+
+    def __init__(self, host: str, port: int, request: bytes, connections: int, seconds: float) -> None:
+        self.host = host
+        self.port = port
+        self.request = request
+        self.connections = connections
+        self.seconds = seconds
+        self.histogram = Histogram()
+        self.errors = 0
+        self.until_ns = 0
+        self.open = 0
+        self.done: asyncio.Future[None] | None = None
+        self.dials: set[asyncio.Task[None]] = set()
+        self.askers: set[Asker] = set()
+
+    def __repr__(self) -> str:
+        return f"<Load open={self.open} errors={self.errors} {self.histogram!r}>"
+
+    async def run(self) -> float:
+        """Returns the seconds from the first dial to the last answer."""
+        loop = asyncio.get_running_loop()
+        self.done = loop.create_future()
+        begun_ns = perf_counter_ns()
+        self.until_ns = begun_ns + int(self.seconds * 1e9)
+        overdue = loop.call_later(self.seconds + GRACE_S, self.give_up)
+        for _ in range(self.connections):
+            self.dial()
+        await self.done
+        overdue.cancel()
+        return (perf_counter_ns() - begun_ns) / 1e9
+
+    def dial(self) -> None:
+        self.open += 1
+        task = asyncio.get_running_loop().create_task(self.connect())
+        self.dials.add(task)
+        task.add_done_callback(self.dials.discard)
+
+    async def connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            _, asker = await loop.create_connection(lambda: Asker(self), self.host, self.port)
+            self.askers.add(asker)
+        except OSError:
+            self.left(None, failed=True)
+
+    def left(self, asker: Asker | None, *, failed: bool) -> None:
+        """A connection is gone: replaced while the run lasts."""
+        self.open -= 1
+        if asker is not None:
+            self.askers.discard(asker)
+        self.errors += failed
+        if perf_counter_ns() < self.until_ns and self.errors < MAX_ERRORS:
+            self.dial()
+        elif not self.open and self.done is not None and not self.done.done():
+            self.done.set_result(None)
+
+    def give_up(self) -> None:
+        for asker in list(self.askers):
+            asker.transport.abort()
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        return {
+            "requests": self.histogram.total,
+            "errors": self.errors,
+            "seconds": seconds,
+            "histogram": self.histogram.as_counts(),
+        }
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m queueproxy.bench.load", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--path", default="/")
+    parser.add_argument("--body", type=int, default=0, help="bytes to POST with every request (default: GET)")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    flags = parser.parse_args(argv)
+    request = request_bytes(flags.path, f"{flags.host}:{flags.port}", flags.body)
+    load = Load(flags.host, flags.port, request, flags.connections, flags.seconds)
+    print(json.dumps(load.report(run(load.run()))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
