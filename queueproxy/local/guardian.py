@@ -38,7 +38,7 @@ class Guardian:
     __slots__ = ("_pipe", "pid")
 
     def __init__(self, mend: Callable[[], None], *, keep: tuple[int, ...] = ()) -> None:
-        """Fork. `mend` runs in the guardian after we died; `keep`: descriptors it needs."""
+        """Fork. `mend` runs there after our death; `keep`: descriptors it needs."""
         reading, self._pipe = os.pipe()
         # Held back until the child ignores them: a Ctrl-C in the first millisecond must not take the guardian.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OUTLIVED)
@@ -59,7 +59,7 @@ class Guardian:
         return f"<Guardian {self.pid}>"
 
     def dismiss(self) -> None:
-        """Say goodbye: everything is mended, there is nothing left to do. It ends at once; whoever reaps us reaps it."""
+        """Say goodbye: there is nothing left to mend. It ends at once; whoever reaps us reaps it."""
         if self._pipe >= 0:
             try:
                 os.write(self._pipe, _FAREWELL)
