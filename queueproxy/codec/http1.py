@@ -1,0 +1,403 @@
+"""Decodes and encodes HTTP/1.x messages: bytes on one side, calls on a sink on the other. No sockets.
+
+Theory of operation. A `RequestReader` is in one of five states: HEAD (collecting or waiting for a head), LENGTH and
+CHUNKED (inside a body), PAUSED (a message is complete, the next may not be looked at yet: pipelining), RAW (an upgraded
+connection: bytes pass through). llhttp parses exactly one head at a time, cut out by us at its empty line, so we always
+know where a message begins, and a body never reaches the head parser. On top of llhttp's strict mode stand our own
+rules: what is ambiguous is refused, and what is forwarded is written anew from parsed fields, never spliced from the
+client's bytes (RFC 9112 11.2).
+
+Errors are `BadMessage` with the status and reason of knative-contract 1.3; the sink answers and closes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import httptools
+
+from queueproxy.codec.chunked import TOKEN, ChunkedDecoder, ChunkError
+from queueproxy.codec.headers import (
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, K_ORIGINAL_HOST, LAST_FORWARDED, REQUEST_KINDS,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+    forwarded, tokens, without,
+)  # fmt: skip
+
+MAX_HEAD: Final = 1024 * 1024 + 4096  # Go: 1 MiB plus 4 KiB of slack, then 431 (QP-050)
+
+HEAD, LENGTH, CHUNKED, PAUSED, RAW = range(5)
+_CRLF: Final = b"\r\n"
+_COLON: Final = b": "
+_HOST_CONTROL: Final = bytes(range(33)) + b'"<>\\^`{|}\x7f/?#@,'
+
+
+class BadMessage(Exception):
+    """A request that is refused before anybody counts it (QP-053). `reason` is also the body of the answer."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class RequestHead:
+    """One parsed request head.
+
+    lines: headers to forward, flat groups of four (name, b": ", value, b"\\r\\n"), ready to be joined.
+    special: value of each remembered header by its kind in codec.headers; lists for those that may repeat.
+    body: 0 none, 1 sized by content_length, 2 chunked.
+    minor: 0 or 1 of HTTP/1.x. keep_alive: the client wants the connection kept. upgrade: Upgrade value of an upgrade
+    request, else None.
+    """
+
+    __slots__ = ("body", "content_length", "keep_alive", "lines", "method", "minor", "special", "target", "upgrade")
+
+    NO_BODY, SIZED, CHUNKED = 0, 1, 2
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.special: dict[int, bytes] = {}
+        self.body = 0
+        self.content_length = 0
+        self.upgrade: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.target!r} HTTP/1.{self.minor} body={self.body}>"
+
+
+class RequestSink(Protocol):
+    """Who receives a client's messages."""
+
+    def head_received(self, head: RequestHead) -> None: ...
+    def body_received(self, data: bytes) -> None: ...
+    def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
+    def raw_received(self, data: bytes) -> None: ...
+
+
+class RequestReader:
+    """One client connection's request side."""
+
+    __slots__ = ("_held", "_left", "_lists", "_parser", "_sink", "decoder", "head", "on_header", "state")
+
+    def __init__(self, sink: RequestSink) -> None:
+        self._sink = sink
+        self._parser: httptools.HttpRequestParser | None = None
+        self._held = b""
+        self._left = 0
+        self._lists: dict[int, list[bytes]] = {}
+        self.decoder: ChunkedDecoder | None = None
+        self.state = HEAD
+        self.head = RequestHead()
+        self.on_header = self._header  # bound once: llhttp calls it for every field
+
+    def __repr__(self) -> str:
+        return f"<RequestReader state={self.state} held={len(self._held)} left={self._left}>"
+
+    @property
+    def mid_message(self) -> bool:
+        """Bytes of an unfinished message are here: half-read requests count as busy (FZ-021)."""
+        return self.state in (LENGTH, CHUNKED) or (self.state == HEAD and bool(self._held))
+
+    @property
+    def backlog(self) -> bool:
+        """Bytes of a pipelined request wait behind the present one."""
+        return self.state == PAUSED and bool(self._held)
+
+    def feed(self, data: bytes) -> None:
+        """Takes bytes as they came. Raises BadMessage; the connection is then finished."""
+        state = self.state
+        if state == HEAD:
+            self._feed_head(data)
+        elif state == LENGTH:
+            self._feed_length(data)
+        elif state == CHUNKED:
+            self._feed_chunked(data)
+        elif state == RAW:
+            self._sink.raw_received(data)
+        else:
+            self._held += data
+
+    def resume(self) -> None:
+        """The present message has been dealt with: look at the next, which may be here already (pipelining)."""
+        self.state = HEAD
+        if self._held:
+            data, self._held = self._held, b""
+            self._feed_head(data)
+
+    def go_raw(self) -> bytes:
+        """The connection was upgraded: from now on bytes pass through. Returns those that came early."""
+        self.state = RAW
+        early, self._held = self._held, b""
+        return early
+
+    # -- heads
+
+    def _feed_head(self, data: bytes) -> None:
+        fresh = 0
+        if self._held:
+            fresh = max(0, len(self._held) - 3)
+            data = self._held + data
+            self._held = b""
+        elif data[0] in b"\r\n":
+            data = data.lstrip(_CRLF)  # empty lines before a request line, RFC 9112 2.2
+            if not data:
+                return
+        end = data.find(b"\r\n\r\n", fresh)
+        if end < 0:
+            self._hold_partial(data, fresh)
+            return
+        end += 4
+        if end > MAX_HEAD:
+            raise BadMessage(431, "Request Header Fields Too Large")
+        if end == len(data):
+            self._parse(data)
+        else:
+            self._parse(data[:end])
+            self._held = data[end:]
+        head = self.head
+        if head.body == 0:
+            self.state = PAUSED
+            self._sink.head_received(head)
+            return
+        rest, self._held = self._held, b""
+        if head.body == 1:
+            self.state = LENGTH
+            self._left = head.content_length
+        else:
+            self.state = CHUNKED
+            self.decoder = ChunkedDecoder()
+        self._parser = None  # llhttp waits for a body it will not be shown; a new parser costs 0.4 us
+        self._sink.head_received(head)
+        if rest:
+            self.feed(rest)
+
+    def _hold_partial(self, data: bytes, fresh: int) -> None:
+        """Part of a head: refuse early what can never become one, so that garbage does not wait for the timeout."""
+        if len(data) > MAX_HEAD:
+            raise BadMessage(431, "Request Header Fields Too Large")
+        if data[0] < 33 or data[0] > 126:
+            raise BadMessage(400, "Bad Request")
+        if data.count(b"\n", fresh) != data.count(_CRLF, max(0, fresh - 1)):
+            raise BadMessage(400, "Bad Request")
+        self._held = data
+
+    def _parse(self, data: bytes, method: bytes = b"") -> None:
+        head = self.head = RequestHead()
+        if self._lists:
+            self._lists = {}
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
+            # CL together with TE is accepted as chunked (QP-054): we drop the length, so nobody can disagree.
+            parser.set_dangerous_leniencies(lenient_chunked_length=True)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._parser = None
+        except httptools.HttpParserError as error:
+            self._parser = None
+            if method or not (method_and_data := _plain(data)):
+                raise self._refusal(data, error) from None
+            self._parse(method_and_data[1], method_and_data[0])
+            return
+        line_end = data.find(_CRLF)
+        head.minor = data[line_end - 1] - 48
+        method_end = data.find(b" ")
+        head.method = method or data[:method_end]
+        head.target = data[method_end + 1 : line_end - 9]
+        if head.method == b"PRI":
+            raise BadMessage(505, "HTTP Version Not Supported")  # HTTP/2 preface
+        special = head.special
+        if self._lists:
+            self._settle_lists(head)
+        else:
+            head.keep_alive = head.minor == 1
+            if CONTENT_LENGTH in special:
+                self._sized(head)
+        if HOST not in special:
+            if head.minor:
+                raise BadMessage(400, "Bad Request: missing required Host header")
+        elif special[HOST].translate(None, _HOST_CONTROL) != special[HOST]:
+            raise BadMessage(400, "Bad Request: malformed Host header")
+        if head.target[0] != 47:  # "/": origin form, the common case
+            self._settle_target(head)
+        if b"#" in head.target:
+            head.target = head.target.replace(b"#", b"%23")  # as Go forwards it (contract 3.12)
+
+    def _refusal(self, data: bytes, error: httptools.HttpParserError) -> BadMessage:
+        if data[: data.find(_CRLF)].endswith((b" HTTP/2.0", b" HTTP/3.0")):
+            return BadMessage(505, "HTTP Version Not Supported")
+        if "Transfer-Encoding" in str(error):
+            return BadMessage(501, "Unsupported transfer encoding")
+        return BadMessage(400, "Bad Request")
+
+    def _header(self, name: bytes, value: bytes) -> None:
+        kind = REQUEST_KINDS[name]
+        if kind == 0:
+            self.head.lines += (name, _COLON, value, _CRLF)
+        elif kind <= LAST_FORWARDED:
+            head = self.head
+            if kind == HOST:
+                if HOST in head.special:
+                    raise BadMessage(400, "Bad Request")
+                head.special[HOST] = value  # written by request_bytes, which may restore another one
+            else:
+                head.special.setdefault(kind, value)
+                head.lines += (name, _COLON, value, _CRLF)
+        elif kind == CONTENT_LENGTH or kind == K_ORIGINAL_HOST:
+            self.head.special.setdefault(kind, value)
+        elif kind <= X_FORWARDED_FOR:
+            self._lists.setdefault(kind, []).append(value)
+
+    def _sized(self, head: RequestHead) -> None:
+        length = head.special[CONTENT_LENGTH]
+        if not length.isdigit() or len(length) > 18:
+            raise BadMessage(400, "Bad Request")
+        head.content_length = int(length)
+        head.body = 1 if head.content_length else 0
+
+    def _settle_lists(self, head: RequestHead) -> None:
+        """The headers that repeat or are written anew; off the path of the plainest requests only."""
+        lists = self._lists
+        connection = tokens(lists[CONNECTION]) if CONNECTION in lists else []
+        head.keep_alive = b"close" not in connection and (head.minor == 1 or b"keep-alive" in connection)
+        if TRANSFER_ENCODING in lists:
+            if head.minor == 0:
+                raise BadMessage(400, "Bad Request")  # RFC 9112 6.1: its framing cannot be trusted
+            if [v.lower() for v in lists[TRANSFER_ENCODING]] != [b"chunked"]:
+                raise BadMessage(501, "Unsupported transfer encoding")
+            if CONTENT_LENGTH in head.special:
+                del head.special[CONTENT_LENGTH]
+                head.keep_alive = False  # RFC 9112 6.1: close after a message that carried both
+            head.body = 2
+        elif CONTENT_LENGTH in head.special:
+            self._sized(head)
+        nominated = [t for t in connection if t not in (b"close", b"keep-alive", b"upgrade", b"te")]
+        if nominated:
+            head.lines = without(head.lines, nominated)
+        if TE in lists and b"trailers" in tokens(lists[TE]):
+            head.lines += (b"Te", _COLON, b"trailers", _CRLF)
+        if TRAILER in lists and head.body == 2:
+            head.lines += (b"Trailer", _COLON, b", ".join(lists[TRAILER]), _CRLF)
+        if UPGRADE in lists and b"upgrade" in connection and head.minor == 1:
+            head.upgrade = b", ".join(lists[UPGRADE])
+        if X_FORWARDED_FOR in lists:
+            head.special[X_FORWARDED_FOR] = b", ".join(lists[X_FORWARDED_FOR])
+            if FORWARDED not in head.special:
+                self._forwarded(head, lists[X_FORWARDED_FOR])
+
+    def _forwarded(self, head: RequestHead, xff: list[bytes]) -> None:
+        special = head.special
+        value = forwarded(xff, special.get(X_FORWARDED_HOST), special.get(X_FORWARDED_PROTO))
+        if value:
+            head.lines += (b"Forwarded", _COLON, value, _CRLF)
+            special[FORWARDED] = value
+
+    def _settle_target(self, head: RequestHead) -> None:
+        """Absolute form: its authority replaces Host and the app sees origin form (QP-206)."""
+        target = head.target
+        lower = target[:8].lower()
+        if head.method == b"CONNECT" or target == b"*":
+            if target == b"*" and head.method != b"OPTIONS":
+                raise BadMessage(400, "Bad Request")
+            return
+        if not lower.startswith((b"http://", b"https://")):
+            raise BadMessage(400, "Bad Request")
+        start = target.index(b"//") + 2
+        ends = [i for i in (target.find(c, start) for c in (b"/", b"?")) if i >= 0]
+        path_at = min(ends, default=len(target))
+        authority = target[start:path_at]
+        if not authority or b"@" in authority:
+            raise BadMessage(400, "Bad Request")
+        head.special[HOST] = authority
+        path = target[path_at:]
+        head.target = path if path.startswith(b"/") else b"/" + path
+
+    # -- bodies
+
+    def _feed_length(self, data: bytes) -> None:
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            self._sink.body_received(data)
+            return
+        if size > self._left:
+            self._held = data[self._left :]
+            data = data[: self._left]
+        self._left = 0
+        self.state = PAUSED
+        self._sink.body_received(data)
+        self._sink.body_ended([])
+
+    def _feed_chunked(self, data: bytes) -> None:
+        decoder = self.decoder
+        assert decoder is not None
+        try:
+            pieces = decoder.feed(data)
+        except ChunkError as error:
+            raise BadMessage(400, str(error)) from None
+        for piece in pieces:
+            self._sink.body_received(piece)
+        if decoder.done:
+            self._held = decoder.rest
+            self.decoder = None
+            self.state = PAUSED
+            self._sink.body_ended(decoder.trailers)
+
+
+def _plain(data: bytes) -> tuple[bytes, bytes] | None:
+    """A head whose request line is legal but unknown to llhttp, made plain: (method, head with POST and HTTP/1.1).
+
+    Go forwards any token as method, reads HTTP/1.2 and up as 1.1 and percent-encodes raw non-ASCII path bytes
+    (contract 1.3, 3.12). None when the line is really malformed.
+    """
+    line_end = data.find(_CRLF)
+    parts = data[:line_end].split(b" ")
+    if len(parts) != 3:
+        return None
+    method, target, version = parts
+    if not method or method.translate(None, TOKEN) or len(version) != 8 or version[:7] != b"HTTP/1.":
+        return None
+    if not 48 <= version[7] <= 57 or method == b"PRI":
+        return None
+    target = b"".join(b"%%%02X" % c if c > 126 else b"%c" % c for c in target)
+    minor = b"0" if version[7] == 48 else b"1"
+    return method, b"POST " + target + b" HTTP/1." + minor + data[line_end:]
+
+
+def request_bytes(head: RequestHead, peer: bytes, default_host: bytes) -> bytes:
+    """The head as the app gets it: HTTP/1.1, origin form, our hop's headers (contract 3.12).
+
+    peer: the client's address, appended to X-Forwarded-For (QP-195). default_host: for HTTP/1.0 without Host.
+    """
+    special = head.special
+    host = special.get(K_ORIGINAL_HOST) or special.get(HOST) or default_host  # QP-194
+    xff = special.get(X_FORWARDED_FOR)
+    parts = [head.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", host, _CRLF, *head.lines]
+    if not xff and FORWARDED not in special and (X_FORWARDED_HOST in special or X_FORWARDED_PROTO in special):
+        value = forwarded([], special.get(X_FORWARDED_HOST), special.get(X_FORWARDED_PROTO))
+        if value:
+            parts += (b"Forwarded: ", value, _CRLF)
+    if head.body == 2:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif CONTENT_LENGTH in special:
+        parts += (b"Content-Length: ", special[CONTENT_LENGTH], _CRLF)
+    if head.upgrade is not None:
+        parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, _CRLF)
+    if xff:
+        parts += (b"X-Forwarded-For: ", xff, b", ", peer, b"\r\n\r\n")
+    else:
+        parts += (b"X-Forwarded-For: ", peer, b"\r\n\r\n")
+    return b"".join(parts)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: list[tuple[bytes, bytes]]) -> bytes:
+    """The end of a chunked body with its trailer section."""
+    if not trailers:
+        return b"0\r\n\r\n"
+    return b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + _CRLF

@@ -1,0 +1,254 @@
+"""Runs the idle policy against a mechanism and holds the requests that wait for a thaw.
+
+The only owner of its policy. It carries out effects in order, keeps the policy's one timer, and feeds answers back. A
+request costs two counts while the app is awake; everything else happens between requests. Waiters are released
+together, and none is lost because another one failed (FZ-031).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from queueproxy.clock import monotonic
+from queueproxy.errors import Failure, not_awake, not_ready
+from queueproxy.freeze.policy import DROP_POOL, OPEN, Ask, Effects, IdlePolicy, Look, Moved, Refuse, Rung, State
+
+__all__ = ["Gate", "Mechanism", "Observer", "Waiter"]
+
+Answered = Callable[[int, Rung | None, str], None]
+Looked = Callable[[int, str | None], None]
+
+
+class Mechanism(Protocol):
+    """Moves the app to a rung: cgroups in-process, signals, or a node freezer."""
+
+    name: str
+
+    def ask(self, rung: Rung, generation: int, answered: Answered) -> None:
+        """Starts towards `rung`. `answered(generation, rung reached or None, detail)` at most once, perhaps before
+        this returns; a newer ask supersedes an older one, whose answer may then never come."""
+
+
+class Waiter(Protocol):
+    """A request held until the app runs. Exactly one of the two is called, once."""
+
+    def awake(self) -> None: ...
+    def refused(self, failure: Failure) -> None: ...
+
+
+class Observer(Protocol):
+    """Told what happened, for metrics, status lines and logs."""
+
+    def moved(self, moved: Moved, now: float) -> None: ...
+    def asked(self, ask: Ask, now: float) -> None: ...
+    def answered(self, ask: Ask, rung: Rung | None, detail: str, took: float, now: float) -> None: ...
+    def waited(self, waited_for: float) -> None: ...
+
+
+class Gate:
+    """drop_pool: closes idle connections to the app. look: searches for a reason not to sleep; None finds nothing."""
+
+    __slots__ = (
+        "_arrived", "_ask", "_asked_at", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_observers",
+        "_refusal", "_timer", "_waiters", "policy",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policy: IdlePolicy,
+        loop: asyncio.AbstractEventLoop,
+        mechanism: Mechanism | None,
+        *,
+        drop_pool: Callable[[], None],
+        look: Callable[[Look, Looked], None] | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.policy = policy
+        self._loop = loop
+        self._mechanism = mechanism
+        self._drop_pool = drop_pool
+        self._look = look
+        self._observers = tuple(observers)
+        self._waiters: dict[Waiter, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal: str | None = None
+        self._ask: Ask | None = None
+        self._asked_at = 0.0
+        self._arrived = policy.arrived  # bound once: called for every request
+        self._finished = policy.finished
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.policy!r} waiting={len(self._waiters)}>"
+
+    @property
+    def is_open(self) -> bool:
+        """A request may be forwarded now."""
+        return self.policy.is_open and self._refusal is None
+
+    @property
+    def waiting(self) -> int:
+        """Requests held."""
+        return len(self._waiters)
+
+    # -- the request path
+
+    def arrived(self, now: float) -> None:
+        """A request began; wakes the app if it sleeps."""
+        effects = self._arrived(now)
+        if effects:
+            self._run(effects)
+
+    def left(self, now: float) -> None:
+        """A request ended."""
+        self._finished(now)
+        if self._timer is None and not self.policy.busy:
+            self._rearm()
+
+    def reading(self, now: float) -> None:
+        """The first bytes of a request are here (FZ-036)."""
+        self._feed(self.policy.reading_began(now))
+
+    def read(self, now: float) -> None:
+        """That request is whole, or its client is gone."""
+        self._feed(self.policy.reading_ended(now))
+
+    def wait(self, waiter: Waiter) -> None:
+        """Holds the request until the app runs; refused at once when it is known that it cannot be woken."""
+        if self._refusal is not None:
+            waiter.refused(not_ready(self._refusal))
+        elif self.policy.stuck:
+            waiter.refused(not_awake("the app could not be woken"))
+        else:
+            self._waiters[waiter] = monotonic()
+
+    def cancel(self, waiter: Waiter) -> None:
+        """The request is over before the thaw was confirmed."""
+        self._waiters.pop(waiter, None)
+
+    # -- the app's life
+
+    def refuse_with(self, text: str) -> None:
+        """Local mode, before the first readiness: requests get 503 with this line instead of being forwarded."""
+        self._refusal = text
+
+    def accept(self) -> None:
+        """Requests are forwarded from now on."""
+        self._refusal = None
+
+    def ready(self) -> None:
+        """A real readiness probe succeeded: arms the policy (FZ-010)."""
+        self._feed(self.policy.ready(monotonic()))
+
+    def unready(self) -> None:
+        """A real readiness probe failed."""
+        self._feed(self.policy.unready(monotonic()))
+
+    def touched(self, why: str) -> None:
+        """A sign that somebody needs the app soon."""
+        self._feed(self.policy.touched(monotonic(), why))
+
+    def terminate(self) -> None:
+        """SIGTERM or drain: awake for ever after (FZ-050)."""
+        self._feed(self.policy.terminated(monotonic()))
+
+    def disable(self, reason: str) -> None:
+        """Freezing is not to be had: stay awake (D13)."""
+        self._feed(self.policy.disabled(monotonic(), reason))
+
+    def close(self) -> None:
+        """No timer and no waiter is left behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._release(lambda waiter: waiter.refused(not_awake("shutting down")))
+
+    # -- effects
+
+    def _feed(self, effects: Effects) -> None:
+        if effects:
+            self._run(effects)
+        else:
+            self._rearm()
+
+    def _run(self, effects: Effects) -> None:
+        """In order; what can be answered comes last, so an answer before `ask` returns is only a nested call."""
+        for effect in effects:
+            if isinstance(effect, Moved):
+                now = monotonic()
+                for observer in self._observers:
+                    observer.moved(effect, now)
+            elif isinstance(effect, Ask):
+                self._put(effect)
+            elif effect is OPEN:
+                self._release(lambda waiter: waiter.awake())
+            elif effect is DROP_POOL:
+                self._drop_pool()
+            elif isinstance(effect, Look):
+                self._search(effect)
+            elif isinstance(effect, Refuse):
+                failure = not_awake(f"the app could not be woken: {effect.detail}")
+                self._release(lambda waiter, failure=failure: waiter.refused(failure))  # type: ignore[misc]
+        self._rearm()
+
+    def _put(self, ask: Ask) -> None:
+        now = monotonic()
+        self._ask, self._asked_at = ask, now
+        for observer in self._observers:
+            observer.asked(ask, now)
+        if self.policy.shadow:
+            self._answered(ask.generation, ask.rung, "shadow")
+        elif self._mechanism is None:
+            self._answered(ask.generation, None, "nothing here can freeze")
+        else:
+            self._mechanism.ask(ask.rung, ask.generation, self._answered)
+
+    def _answered(self, generation: int, rung: Rung | None, detail: str) -> None:
+        now = monotonic()
+        ask = self._ask
+        if ask is not None and ask.generation == generation:
+            for observer in self._observers:
+                observer.answered(ask, rung, detail, now - self._asked_at, now)
+        policy = self.policy
+        if rung is None:
+            self._feed(policy.failed(now, generation, detail))
+        else:
+            self._feed(policy.confirmed(now, generation, rung))
+
+    def _search(self, look: Look) -> None:
+        if self._look is None or self.policy.shadow:
+            self._found(look.number, None)
+        else:
+            self._look(look, self._found)
+
+    def _found(self, number: int, obstacle: str | None) -> None:
+        self._feed(self.policy.looked(monotonic(), number, obstacle))
+
+    def _release(self, tell: Callable[[Waiter], None]) -> None:
+        if not self._waiters:
+            return
+        waiters, self._waiters = self._waiters, {}
+        now = monotonic()
+        for waiter, since in waiters.items():
+            for observer in self._observers:
+                observer.waited(now - since)
+            try:
+                tell(waiter)
+            except Exception as error:  # one request's fault must not leave the others waiting
+                self._loop.call_exception_handler({"message": "a held request failed", "exception": error})
+
+    def _rearm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        policy = self.policy
+        if policy.state is State.DISABLED and policy.settled:
+            return
+        deadline = policy.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._feed(self.policy.on_deadline(monotonic()))

@@ -1,0 +1,33 @@
+"""Counts what the request path reports; the one face of metrics the proxy sees. Integers only, no SDK (design D3)."""
+
+from __future__ import annotations
+
+from queueproxy.metrics.histogram import DURATIONS, Histogram
+from queueproxy.metrics.window import Window
+
+
+class Recorder:
+    """window feeds the autoscaler; invocations by status and refusals by reason feed people."""
+
+    __slots__ = ("arrived", "invocations", "refused", "retries", "window")
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.arrived = window.arrived  # bound once: called for every request
+        self.invocations: dict[int, Histogram] = {}
+        self.refused: dict[str, int] = {}
+        self.retries = 0
+
+    def __repr__(self) -> str:
+        return f"<Recorder {self.window!r} statuses={sorted(self.invocations)}>"
+
+    def invoked(self, status: int, took: float) -> None:
+        """One request that reached the app's side of the limiter ended. took: seconds (kn.serving.invocation)."""
+        histogram = self.invocations.get(status)
+        if histogram is None:
+            histogram = self.invocations[status] = Histogram(DURATIONS)  # at most 1,000: statuses have three digits
+        histogram.observe(took)
+
+    def refuse(self, reason: str) -> None:
+        """A request or message that did not reach the app. reason: one of the fixed words of errors.Failure.kind."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1

@@ -1,0 +1,49 @@
+"""Opens listening sockets: the wildcard address in dual-stack form, as Go's `:PORT` (contract 1.1, QP-040)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Final
+
+BACKLOG: Final = 4096  # Go asks for net.core.somaxconn, 4096 on current kernels; the kernel caps it anyway
+
+
+class ListenFailed(Exception):
+    """A port could not be bound; the text is Go's, which operators' runbooks grep for."""
+
+
+def listen(port: int, host: str = "") -> socket.socket:
+    """A non-blocking listening socket on `host`:`port`; host "" is every address, IPv4 and IPv6. Raises ListenFailed."""
+    try:
+        return _listen(port, host)
+    except OSError as error:
+        what = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise ListenFailed(f"listen tcp {host}:{port}: bind: {what}") from error
+
+
+def _listen(port: int, host: str) -> socket.socket:
+    if host and ":" not in host:
+        return _bound(socket.AF_INET, (host, port))
+    try:
+        return _bound(socket.AF_INET6, (host or "::", port))
+    except OSError as error:
+        if host or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _bound(socket.AF_INET, ("0.0.0.0", port))  # IPv6 is absent
+
+
+def _bound(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,452 @@
+"""Runs one request from its head to its outcome; reads top to bottom as the life of a request (design 4).
+
+    begin      the autoscaler sees it, the thaw is asked for, a slot is taken or waited for
+    admitted   it holds a slot
+    awake      the kernel says the app runs
+    connected  a connection is leased; the head goes out, then the body as it comes
+    …          the answer comes back through the ResponseSink methods, flushed once per read
+    _finish    the one exit: slot, stats, sleep policy and connection are given back exactly once
+
+Every wait is a continuation: no task, future or timer is made for a request that need not wait (design D1). Stages only
+grow; what arrives for a finished exchange is ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from queueproxy.clock import http_date, monotonic
+from queueproxy.codec.headers import EXPECT, IDEMPOTENCY_KEY, K_ORIGINAL_HOST, K_PROXY_REQUEST
+from queueproxy.codec.http1 import RequestHead, chunk, last_chunk, request_bytes
+from queueproxy.codec.response import ResponseReader, interim_bytes, response_bytes, switching_bytes
+from queueproxy.errors import CLIENT_GONE, QUEUE_FULL, TIMED_OUT, UPSTREAM_EOF, Failure, malformed_response
+from queueproxy.limit.breaker import ADMITTED, REFUSED
+from queueproxy.proxy.classify import MARKED, Kind
+from queueproxy.proxy.deadline import due
+from queueproxy.proxy.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from queueproxy.proxy.plane import Plane
+    from queueproxy.proxy.server import ClientConnection
+    from queueproxy.proxy.upstream import UpstreamConnection
+
+HELD_BODY: Final = 64 * 1024  # bytes of body kept for a request that may not go out yet; then reading stops
+CONTINUE_AFTER: Final = 1.0  # seconds the app may stay silent before we say 100 ourselves (QP-079)
+JOIN_BELOW: Final = 16 * 1024  # pieces under this are joined into one write: copying is cheaper than a second iovec
+_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
+
+
+class Stage(IntEnum):
+    """Where the request is."""
+
+    NEW = 0
+    QUEUED = 1  # waits for a slot
+    ASLEEP = 2  # waits for the thaw
+    DIALLING = 3
+    SENT = 4  # the head is with the app, no final answer came back
+    ANSWERED = 5  # the client has, or will have, a final head
+    TUNNELLED = 6
+    DONE = 7
+
+
+NEW, QUEUED, ASLEEP, DIALLING, SENT, ANSWERED, TUNNELLED, DONE = Stage
+
+
+class Exchange:
+    """One request. began_at: arrival; wrote_at: last write to the client (0: none), kept only when a timeout needs it."""
+
+    __slots__ = (
+        "_chunked", "_continue_timer", "_continued", "_held", "_held_size", "_interim", "_keep", "_out", "_proxied",
+        "_request_ended", "_retried", "_reused", "_slotted", "_until_close", "began_at", "client", "head", "kind",
+        "plane", "stage", "status", "tunnel", "upstream", "wrote_at",
+    )  # fmt: skip
+
+    def __init__(self, client: ClientConnection, plane: Plane, head: RequestHead, kind: Kind, now: float) -> None:
+        self.client = client
+        self.plane = plane
+        self.head = head
+        self.kind = kind
+        self.began_at = now
+        self.wrote_at = 0.0
+        self.stage = NEW
+        self.status = 0
+        self.upstream: UpstreamConnection | None = None
+        self.tunnel: Tunnel | None = None
+        self._out: list[bytes] = []
+        self._held: list[bytes] | None = None
+        self._request_ended = head.body == 0
+        self._slotted = False
+        self._retried = False
+        self._reused = False
+        self._interim = False
+        self._continued = False
+        self._continue_timer: asyncio.TimerHandle | None = None
+        self._proxied = False
+        self._chunked = False
+        self._until_close = False
+        self._keep = False
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.stage.name} {self.head!r} status={self.status}>"
+
+    # -- 1 to 4: until it may be sent
+
+    def begin(self) -> None:
+        """Counts the request, asks for the thaw and for a slot."""
+        plane = self.plane
+        now = self.began_at
+        plane.in_flight += 1
+        if plane.drain.draining:
+            plane.drain.request_arrived(now)
+        plane.gate.arrived(now)  # the thaw is asked for now; bytes follow when it is confirmed (FZ-036)
+        special = self.head.special
+        if self.kind is MARKED:
+            if K_ORIGINAL_HOST in special:  # neither restored nor removed for these (contract 3.6)
+                self.head.lines += (b"K-Original-Host", b": ", special.pop(K_ORIGINAL_HOST), b"\r\n")
+            self._when_awake()
+            return
+        if K_PROXY_REQUEST in special:
+            self._proxied = special[K_PROXY_REQUEST] == b"activator"  # QP-131
+        plane.recorder.arrived(now, self._proxied)
+        limit = plane.limit
+        if limit is None:
+            self._when_awake()
+            return
+        admission = limit.enter(self)
+        if admission is ADMITTED:
+            self.admitted()
+        elif admission is REFUSED:
+            self.fail(QUEUE_FULL)
+        else:
+            self.stage = QUEUED
+
+    def admitted(self) -> None:
+        """Holds a slot from here to `_finish`."""
+        self._slotted = True
+        self._when_awake()
+
+    def _when_awake(self) -> None:
+        if self.plane.gate.is_open:
+            self.awake()
+        else:
+            self.stage = ASLEEP
+            self.plane.gate.wait(self)
+
+    def awake(self) -> None:
+        """The kernel has confirmed that the app runs (FZ-033): lease a connection."""
+        pool = self.plane.pool
+        upstream = pool.take(certain=not self._repeatable())
+        if upstream is not None:
+            self._reused = True
+            self.connected(upstream)
+        else:
+            self._dial()
+
+    def refused(self, failure: Failure) -> None:
+        """The thaw did not come (FZ-038, FZ-067)."""
+        self.fail(failure)
+
+    def _dial(self) -> None:
+        self.stage = DIALLING
+        self._reused = False
+        self.plane.pool.dial(self._dialled, self._dial_failed)
+
+    def _dialled(self, upstream: UpstreamConnection) -> None:
+        if self.stage is DIALLING:
+            self.connected(upstream)
+        else:
+            self.plane.pool.give_back(upstream, monotonic())  # its request is over; the connection is good
+
+    def _dial_failed(self, failure: Failure) -> None:
+        if self.stage is DIALLING:
+            self.fail(failure)
+
+    # -- 5: to the app
+
+    def connected(self, upstream: UpstreamConnection) -> None:
+        """Sends the head and what came of the body meanwhile."""
+        head = self.head
+        self.upstream = upstream
+        upstream.exchange = self
+        self.stage = SENT
+        upstream.reader.expect(self, head_only=head.method == b"HEAD")
+        data = request_bytes(head, self.client.peer, self.plane.pool.host_header)
+        held = self._held
+        if held is None:
+            upstream.transport.write(data)
+        else:
+            self._held = None
+            upstream.transport.writelines([data, *held])
+            self.client.release_reading(for_upstream=False)
+        if EXPECT in head.special and not self._request_ended and self._continue_timer is None:
+            self._continue_timer = self.plane.loop.call_later(CONTINUE_AFTER, self._say_continue)
+
+    def request_body(self, data: bytes) -> None:
+        """Body bytes from the client, in order."""
+        self._to_app(chunk(data) if self.head.body == 2 else data)
+
+    def request_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The request is whole."""
+        self._request_ended = True
+        if self.head.body == 2:
+            self._to_app(last_chunk(trailers))
+
+    def _to_app(self, data: bytes) -> None:
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.transport.write(data)
+        elif self.stage < SENT:
+            if self._held is None:
+                self._held = []
+                self._held_size = 0
+            self._held.append(data)
+            self._held_size += len(data)
+            if self._held_size > HELD_BODY:
+                self.client.hold_reading(for_upstream=False)
+
+    def _repeatable(self) -> bool:
+        """May be sent again when a reused connection turns out dead (QP-202, FZ-034)."""
+        head = self.head
+        return head.body == 0 and (head.method in _SAFE or IDEMPOTENCY_KEY in head.special)
+
+    # -- 6: back to the client (ResponseSink)
+
+    def informed(self, status: int, lines: list[bytes]) -> None:
+        """A 1xx from the app; relayed, and never the last word (QP-078)."""
+        if status == 100:
+            if self._continued:
+                return  # we said it already
+            self._continued = True
+        if self.head.minor:
+            self._interim = True
+            self._out.append(interim_bytes(status, lines))
+
+    def response_received(self, response: ResponseReader) -> None:
+        """The final head."""
+        self.stage = ANSWERED
+        head = self.head
+        self.status = response.status
+        keep = head.keep_alive and not self.plane.closing
+        # An upload the client has not begun because it waits for our 100 may or may not follow: only closing is safe.
+        if not self._request_ended and EXPECT in head.special and not self._continued:
+            keep = False
+        if response.in_body and response.content_length is None:
+            self._chunked = head.minor == 1
+            self._until_close = not self._chunked
+            keep = keep and self._chunked
+        self._keep = keep
+        if head.minor:
+            connection = b"" if keep else b"Connection: close\r\n"
+        else:
+            connection = b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n"
+        self._out.append(response_bytes(response, chunked=self._chunked, connection=connection, date=http_date()))
+
+    def response_body(self, data: bytes) -> None:
+        """Body bytes from the app, in order."""
+        if self._chunked:
+            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._out.append(data)
+
+    def response_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The answer is whole; `flush` finishes the exchange."""
+        if self._chunked:
+            self._out.append(last_chunk(trailers))
+
+    def flush(self) -> None:
+        """Hands the client what one read from the app brought: promptly, in one write (QP-070, QP-072)."""
+        out = self._out
+        if out:
+            self._out = []
+            self._write(out)
+        upstream = self.upstream
+        if upstream is not None and self.stage is ANSWERED and upstream.reader.complete:
+            self._settle(upstream)
+
+    def _write(self, out: list[bytes]) -> None:
+        transport = self.client.transport
+        if len(out) == 1:
+            transport.write(out[0])
+        elif max(map(len, out)) < JOIN_BELOW:
+            transport.write(b"".join(out))
+        else:
+            transport.writelines(out)
+        if self.plane.timeouts.idle:
+            self.wrote_at = monotonic()
+        elif not self.wrote_at:
+            self.wrote_at = self.began_at  # only "has written" matters
+
+    def _say_continue(self) -> None:
+        """The app stayed silent: the client must not wait for it (QP-079)."""
+        self._continue_timer = None
+        if self.stage is SENT and not self._continued and self.head.minor:
+            self._continued = True
+            self.client.transport.write(interim_bytes(100, []))
+
+    def switched(self, protocol: bytes, lines: list[bytes]) -> None:
+        """101: the connection now belongs to another protocol (QP-080…082)."""
+        asked = self.head.upgrade
+        if asked is None or asked.lower() != protocol.lower():
+            self.fail(
+                Failure(
+                    "upgrade_mismatch",
+                    502,
+                    f'backend tried to switch protocol "{protocol.decode("latin-1")}" when '
+                    f'"{(asked or b"").decode("latin-1")}" was requested',
+                )
+            )
+            return
+        upstream = self.upstream
+        assert upstream is not None
+        self.stage = TUNNELLED
+        self.status = 200  # what upstream records for a 101 (contract 5.4)
+        self.plane.tunnels += 1
+        self._out.append(switching_bytes(protocol, lines))
+        self.flush()
+        self.tunnel = Tunnel(self, self.client, upstream)
+        self.client.tunnel(self.tunnel)
+
+    # -- ends
+
+    def timed_out(self, which: str) -> None:
+        """One of the three timeouts (contract 3.8). A started answer is cut, never completed (D03)."""
+        self.plane.log.warning(f"{which}: {monotonic() - self.began_at:.0f}s")
+        if self.stage < ANSWERED:
+            self.fail(TIMED_OUT)
+        else:
+            self._cut(504)
+
+    def due(self) -> tuple[float, str]:
+        """(instant, which timeout) at which this request has taken too long."""
+        return due(self.plane.timeouts, self.began_at, self.wrote_at)
+
+    def client_gone(self) -> None:
+        """The client left: the app must not work for nobody (QP-086, FZ-026)."""
+        if self.stage is not DONE:
+            self._release_waits()
+            self._drop_upstream()
+            self._finish(self.status or CLIENT_GONE.status)
+
+    def broken(self, detail: str) -> None:
+        """The app's bytes are not HTTP/1.1."""
+        if self.stage < ANSWERED:
+            self.fail(malformed_response(detail))
+        elif self.stage is not DONE:
+            self._cut(self.status)
+
+    def upstream_lost(self, upstream: UpstreamConnection, error: Exception | None) -> None:
+        """The connection to the app ended while we were using it."""
+        self.upstream = None
+        if self.stage is DONE:
+            return
+        if self.tunnel is not None:
+            self.tunnel_ended()
+            return
+        if self.stage is ANSWERED:
+            if error is None and upstream.reader.ended_by_eof():
+                self.upstream = upstream  # for `flush`, which sees that it is closed
+                self.flush()
+            else:
+                self._cut(self.status)
+            return
+        if self._reused and not self._interim and not self._retried and self._repeatable():
+            self._retried = True  # stale keep-alive: a fresh connection decides (QP-202)
+            self.plane.recorder.retries += 1
+            self._dial()
+            return
+        self.fail(UPSTREAM_EOF if error is None else Failure("upstream_lost", 502, str(error) or "connection reset"))
+
+    def fail(self, failure: Failure) -> None:
+        """Ends a request that has no answer yet with one of ours; the only place that writes error answers."""
+        self._release_waits()
+        self._drop_upstream()
+        self.plane.recorder.refuse(failure.kind)
+        if failure.status == 502:
+            self.plane.log.error("error reverse proxying request", error=failure.text)
+        self._keep = (
+            self.head.keep_alive
+            and not self.plane.closing
+            and (self._request_ended or (EXPECT not in self.head.special or self._continued))
+        )
+        self._finish_with(failure)
+
+    def fail_body(self, failure: Failure) -> None:
+        """The rest of the request is unreadable: no further message can follow on this connection."""
+        if self.stage < ANSWERED:
+            self.head.keep_alive = False
+            self.fail(failure)
+        else:
+            self._cut(self.status)
+
+    def _finish_with(self, failure: Failure) -> None:
+        self._out = []
+        self.client.answer(failure, keep=self._keep, head=self.head)
+        self._finish(failure.status)
+        self.client.exchange_ended(keep=self._keep, request_ended=self._request_ended)
+
+    def _cut(self, status: int) -> None:
+        """A started answer cannot be finished: end the connection so that it never looks complete (QP-084)."""
+        self._drop_upstream()
+        out, self._out = self._out, []
+        if out:
+            self.client.transport.writelines(out)
+        self._finish(status)
+        self.client.cut(abruptly=self._until_close)
+
+    def tunnel_ended(self) -> None:
+        """Both sides of an upgraded connection are done."""
+        if self.stage is DONE:
+            return
+        self._drop_upstream()
+        self._finish(self.status)
+        self.client.cut(abruptly=False)
+
+    def _settle(self, upstream: UpstreamConnection) -> None:
+        """The answer is with the client: give everything back."""
+        reader = upstream.reader
+        now = monotonic()
+        self.upstream = None
+        if reader.clean and reader.keep_alive and self._request_ended and not upstream.closed:
+            self.plane.pool.give_back(upstream, now)
+        else:
+            upstream.drop()
+        self._finish(self.status, now)
+        self.client.exchange_ended(keep=self._keep, request_ended=self._request_ended)
+
+    def _release_waits(self) -> None:
+        if self.stage is QUEUED:
+            assert self.plane.limit is not None
+            self.plane.limit.cancel(self)
+        elif self.stage is ASLEEP:
+            self.plane.gate.cancel(self)
+
+    def _drop_upstream(self) -> None:
+        upstream = self.upstream
+        if upstream is not None:
+            self.upstream = None
+            upstream.drop()
+
+    def _finish(self, status: int, now: float = 0.0) -> None:
+        """The one exit."""
+        assert self.stage is not DONE, "an exchange finished twice"
+        reached = self.stage >= ASLEEP
+        self.stage = DONE
+        now = now or monotonic()
+        plane = self.plane
+        plane.in_flight -= 1
+        if self.tunnel is not None:
+            plane.tunnels -= 1
+        if self._continue_timer is not None:
+            self._continue_timer.cancel()
+        if self.kind is not MARKED:
+            plane.recorder.window.left(now, self._proxied)
+            if reached:
+                plane.recorder.invoked(status, now - self.began_at)
+        if self._slotted:
+            assert plane.limit is not None
+            plane.limit.leave()
+        plane.gate.left(now)
+        if plane.idle_empty is not None and not plane.in_flight:
+            plane.idle_empty()

@@ -1,0 +1,101 @@
+"""Holds what every request needs: one Plane per process, shared by all listeners (QP-155, QP-143)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from queueproxy.limit.gate import LimitGate
+from queueproxy.metrics.recorder import Recorder
+from queueproxy.proxy.deadline import Timeouts
+
+if TYPE_CHECKING:
+    from queueproxy.proxy.exchange import Exchange
+    from queueproxy.proxy.server import ClientConnection
+    from queueproxy.proxy.upstream import Pool
+
+
+class SleepGate(Protocol):
+    """What the request path needs of freeze.gate.
+
+    is_open: requests may be forwarded. arrived/left: one request began/ended. wait/cancel: a request waits for the
+    thaw; its `awake()` or `refused(text)` is called once. reading/read: a half-read request is here / is whole or gone.
+    """
+
+    is_open: bool
+
+    def arrived(self, now: float) -> None: ...
+    def left(self, now: float) -> None: ...
+    def reading(self, now: float) -> None: ...
+    def read(self, now: float) -> None: ...
+    def wait(self, waiter: Exchange) -> None: ...
+    def cancel(self, waiter: Exchange) -> None: ...
+
+
+class DrainState(Protocol):
+    """What the request path needs of the drain machine."""
+
+    draining: bool
+
+    def request_arrived(self, now: float) -> None: ...
+
+
+class Health(Protocol):
+    """Runs the readiness prober; `done` is called once with the verdict, possibly at once."""
+
+    def check(self, done: Callable[[bool], None]) -> None: ...
+
+
+class ErrorLog(Protocol):
+    """Where a request's server-side failure is reported."""
+
+    def error(self, message: str, **fields: object) -> None: ...
+    def warning(self, message: str, **fields: object) -> None: ...
+
+
+class Plane:
+    """limit is None without a limiter (CC = 0, QP-152). closing: connections end after their present answer."""
+
+    __slots__ = (
+        "closing", "connections", "drain", "gate", "health", "idle_empty", "in_flight", "limit", "log", "loop",
+        "pool", "recorder", "timeouts", "tunnels",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        recorder: Recorder,
+        limit: LimitGate | None,
+        gate: SleepGate,
+        pool: Pool,
+        timeouts: Timeouts,
+        health: Health,
+        drain: DrainState,
+        log: ErrorLog,
+    ) -> None:
+        self.loop = loop
+        self.recorder = recorder
+        self.limit = limit
+        self.gate = gate
+        self.pool = pool
+        self.timeouts = timeouts
+        self.health = health
+        self.drain = drain
+        self.log = log
+        self.closing = False
+        self.in_flight = 0  # requests inside the chain, tunnels included; what shutdown waits for
+        self.tunnels = 0  # of those, upgraded connections, which get 60 s more (QP-285)
+        self.connections: set[ClientConnection] = set()
+        self.idle_empty: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Plane in_flight={self.in_flight} connections={len(self.connections)} closing={self.closing}>"
+
+    def close_idle(self) -> None:
+        """Shutdown: no connection is kept after its present answer; idle ones end now (QP-283)."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+        self.pool.close()

@@ -1,0 +1,390 @@
+"""Serves one client connection: bytes in, exchanges one after another, answers out in order.
+
+The codec calls the RequestSink methods below. At most one exchange is alive per connection; a pipelined request waits
+in the codec until the present one has been answered. One timer per connection serves the head timeout, the three
+request timeouts and the lingering close; it is moved lazily, so a request costs no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from queueproxy.clock import http_date, monotonic
+from queueproxy.codec.headers import EXPECT
+from queueproxy.codec.http1 import BadMessage, RequestHead, RequestReader
+from queueproxy.codec.response import STATUS_LINES, answer_bytes
+from queueproxy.errors import SHUTTING_DOWN, Failure, malformed_body
+from queueproxy.proxy.classify import HEALTH, MARKED, TRAFFIC, classify, health_verdict, network_verdict
+from queueproxy.proxy.deadline import HEAD_TIMEOUT, LINGER
+from queueproxy.proxy.exchange import Exchange
+
+if TYPE_CHECKING:
+    from queueproxy.proxy.plane import Plane
+    from queueproxy.proxy.tunnel import Tunnel
+
+DISCARD: Final = 256 * 1024  # bytes of an unread upload swallowed to keep the connection; Go's figure (contract 1.3)
+_NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+# Why reading is paused: bits, because reasons come and go independently.
+_BACKLOG, _HELD, _UPSTREAM = 1, 2, 4
+
+
+def acceptor(plane: Plane) -> Callable[[], ClientConnection]:
+    """A protocol factory for `loop.create_server`."""
+    return lambda: ClientConnection(plane)
+
+
+class ClientConnection(asyncio.Protocol):
+    """One downstream connection. peer: its address as X-Forwarded-For wants it."""
+
+    __slots__ = (
+        "_discard", "_exchange", "_feeding", "_lingering", "_paused_by", "_plane", "_probing", "_reader", "_reading",
+        "_started_at", "_timer", "_timer_at", "_tunnel", "peer", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._reader = RequestReader(self)
+        self._exchange: Exchange | None = None
+        self._tunnel: Tunnel | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._started_at = 0.0  # first byte of a head that is not whole yet, 0 when none
+        self._reading = False  # the sleep gate has been told of a half-read request
+        self._discard = -1  # bytes of a request body still to be swallowed, -1 when not swallowing
+        self._lingering = False
+        self._probing = False
+        self._feeding = False
+        self._paused_by = 0
+        self.peer = b""
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self.peer!r} {self._reader!r} {self._exchange!r}>"
+
+    # -- transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        name = transport.get_extra_info("peername")
+        address = name[0] if name else ""
+        self.peer = address.removeprefix("::ffff:").encode() if "." in address else address.encode()
+        self._plane.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.from_client(data)
+            return
+        if self._lingering:
+            return
+        self._feeding = True
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while reader.backlog and self._free:
+                reader.resume()
+        except BadMessage as bad:
+            self._refuse(bad)
+            return
+        finally:
+            self._feeding = False
+        if reader.state:  # not between heads
+            if reader.backlog and not self._free:
+                self._pause(_BACKLOG)
+        elif reader.mid_message:
+            self._head_begun()
+
+    def eof_received(self) -> bool:
+        if self._tunnel is not None:
+            self._tunnel.client_ended()
+            return True
+        return False  # a client that stops sending is gone, as for Go's server: connection_lost follows
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._plane.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._reading_over()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def pause_writing(self) -> None:
+        upstream = self._exchange.upstream if self._exchange is not None else None
+        if upstream is not None and not upstream.closed:
+            upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        upstream = self._exchange.upstream if self._exchange is not None else None
+        if upstream is not None and not upstream.closed:
+            upstream.transport.resume_reading()
+
+    def hold_reading(self, *, for_upstream: bool) -> None:
+        """Stops reading: the app takes no more, or the body may not go out yet."""
+        self._pause(_UPSTREAM if for_upstream else _HELD)
+
+    def release_reading(self, *, for_upstream: bool) -> None:
+        """The reason is gone; reads again unless there is another."""
+        self._resume(_UPSTREAM if for_upstream else _HELD)
+
+    def _pause(self, reason: int) -> None:
+        if not self._paused_by and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._paused_by |= reason
+
+    def _resume(self, reason: int) -> None:
+        if self._paused_by & reason:
+            self._paused_by &= ~reason
+            if not self._paused_by and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # -- messages (RequestSink)
+
+    @property
+    def _free(self) -> bool:
+        return self._exchange is None and not self._probing and self._discard < 0 and not self._lingering
+
+    def head_received(self, head: RequestHead) -> None:
+        now = monotonic()
+        if self._started_at:
+            self._started_at = 0.0
+        kind = classify(head.special)
+        if kind is not TRAFFIC and kind is not MARKED:
+            self._reading_over()
+            self._probe(head, kind is HEALTH)
+            return
+        if (EXPECT in head.special and head.special[EXPECT].lower() != b"100-continue") or head.target == b"*":
+            self._reading_over()
+            self._answer_oddity(head)
+            return
+        plane = self._plane
+        exchange = self._exchange = Exchange(self, plane, head, kind, now)
+        deadline = now + plane.timeouts.shortest
+        if self._timer is None or deadline < self._timer_at:
+            self._arm(deadline, now)
+        exchange.begin()
+        if self._reading:
+            self._reading_over()
+
+    def body_received(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.request_body(data)
+        elif self._discard >= 0:
+            self._discard -= len(data)
+            if self._discard < 0:
+                self._linger()
+
+    def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        if self._exchange is not None:
+            self._exchange.request_ended(trailers)
+        elif self._discard >= 0:
+            self._discard = -1
+
+    def raw_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.from_client(data)
+
+    # -- answers
+
+    def answer(self, failure: Failure, *, keep: bool, head: RequestHead) -> None:
+        """Writes the answer of a failure; nothing when nobody is left to read it."""
+        if not failure.status:
+            return
+        extra = b"" if failure.bare else _NOSNIFF
+        if failure.retry_after is not None:
+            extra += b"Retry-After: %d\r\n" % failure.retry_after
+        body = failure.text.encode() if failure.bare else failure.text.encode() + b"\n"
+        self._write_answer(head, failure.status, body, keep=keep, extra=extra)
+
+    def _write_answer(self, head: RequestHead, status: int, body: bytes, *, keep: bool, extra: bytes = b"") -> None:
+        connection = b""
+        if not keep:
+            connection = _CLOSE
+        elif head.minor == 0:
+            connection = b"Connection: keep-alive\r\n"
+        self.transport.write(
+            answer_bytes(
+                status, body, date=http_date(), extra=extra, connection=connection, head_only=head.method == b"HEAD"
+            )
+        )
+
+    def exchange_ended(self, *, keep: bool, request_ended: bool) -> None:
+        """The present request has its answer: on to the next, or the end of the connection."""
+        self._exchange = None
+        if not keep:
+            if request_ended:
+                self.transport.close()
+            else:
+                self._linger()
+            return
+        if not request_ended:
+            self._discard = DISCARD
+        if self._paused_by:
+            self._paused_by = _BACKLOG
+            self._resume(_BACKLOG)
+        if not self._feeding and self._reader.state:
+            self._next()
+
+    def _next(self) -> None:
+        """Looks at what the client sent meanwhile; called outside data_received only."""
+        if not self._free:
+            return
+        self._feeding = True
+        reader = self._reader
+        try:
+            reader.resume()
+            while reader.backlog and self._free:
+                reader.resume()
+        except BadMessage as bad:
+            self._refuse(bad)
+            return
+        finally:
+            self._feeding = False
+        if reader.mid_message:
+            self._head_begun()
+
+    def cut(self, *, abruptly: bool) -> None:
+        """Ends the connection under an unfinished answer. abruptly: only a reset can tell the client (HTTP/1.0)."""
+        self._exchange = None
+        self._tunnel = None
+        if abruptly:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def tunnel(self, tunnel: Tunnel) -> None:
+        """The connection was upgraded; bytes that came early go first."""
+        self._tunnel = tunnel
+        early = self._reader.go_raw()
+        if early:
+            tunnel.from_client(early)
+        self._resume(_BACKLOG)
+
+    def close_if_idle(self) -> None:
+        """Shutdown: nothing is owed to this client."""
+        if self._exchange is None and not self._probing and not self._reader.mid_message:
+            self.transport.close()
+
+    # -- what is answered here
+
+    def _probe(self, head: RequestHead, health: bool) -> None:
+        plane = self._plane
+        keep = head.keep_alive and not plane.closing and head.body == 0
+        if plane.drain.draining:
+            self._done_here(head, SHUTTING_DOWN.status, b"shutting down\n", keep, _NOSNIFF)  # QP-107
+        elif not health:
+            echo, wrong = network_verdict(head.special)
+            if wrong is None:
+                self._done_here(head, 200, b"", keep, b"K-Network-Hash: " + echo + b"\r\n")
+            else:
+                self._done_here(head, 400, wrong + b"\n", keep, _NOSNIFF)
+        elif wrong := health_verdict(head.special):
+            self._done_here(head, 400, wrong + b"\n", keep, _NOSNIFF)
+        else:
+            self._probing = True
+            plane.health.check(lambda ready: self._probed(head, ready, keep))
+
+    def _probed(self, head: RequestHead, ready: bool, keep: bool) -> None:
+        self._probing = False
+        if self.transport.is_closing():
+            return
+        self._done_here(head, 200 if ready else 503, b"queue" if ready else b"", keep)  # QP-101, QP-102
+        if not self._feeding and keep:
+            self._next()
+
+    def _answer_oddity(self, head: RequestHead) -> None:
+        """What Go's server answers before any handler: `OPTIONS *` (QP-055) and unknown expectations."""
+        if head.target == b"*":
+            self._done_here(head, 200, b"", head.keep_alive and head.body == 0)
+        else:
+            self._done_here(head, 417, b"", keep=False)
+
+    def _done_here(self, head: RequestHead, status: int, body: bytes, keep: bool, extra: bytes = b"") -> None:
+        self._write_answer(head, status, body, keep=keep, extra=extra)
+        if not keep:
+            if head.body:
+                self._linger()
+            else:
+                self.transport.close()
+                self._lingering = True
+
+    def _refuse(self, bad: BadMessage) -> None:
+        """A message that is not HTTP (QP-053): Go's answer, byte for byte, then the end; counted, never logged."""
+        self._plane.recorder.refuse("bad_message")
+        self._reading_over()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fail_body(malformed_body(bad.reason))
+            return
+        if self._discard >= 0:
+            self.transport.close()  # its request was answered; only the rest of its body is broken
+            return
+        phrase = STATUS_LINES[bad.status][len(b"HTTP/1.1 ") : -2]
+        line = phrase if bad.reason.encode() in phrase or bad.status == 501 else phrase[:3] + b" " + bad.reason.encode()
+        body = b"Unsupported transfer encoding" if bad.status == 501 else line
+        self.transport.write(
+            b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + body
+        )
+        self._linger()
+
+    # -- time
+
+    def _head_begun(self) -> None:
+        """Part of a head is here: it has 60 s (QP-049), keeps the app from sleeping and wakes it early (FZ-036)."""
+        if not self._started_at and self._exchange is None:
+            now = monotonic()
+            self._started_at = now
+            if not self._reading:
+                self._reading = True
+                self._plane.gate.reading(now)
+            deadline = now + HEAD_TIMEOUT
+            if self._timer is None or deadline < self._timer_at:
+                self._arm(deadline, now)
+
+    def _reading_over(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._plane.gate.read(monotonic())
+
+    def _linger(self) -> None:
+        """Ends our side and lets the client read the answer before its unread bytes are met with a reset."""
+        if self._lingering:
+            return
+        self._lingering = True
+        self._discard = -1
+        self._exchange = None
+        if self.transport.is_closing():
+            return
+        self.transport.write_eof()
+        self._paused_by = 0
+        self.transport.resume_reading()
+        now = monotonic()
+        self._arm(now + LINGER, now)
+
+    def _arm(self, at: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._plane.loop.call_later(max(0.0, at - now), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = monotonic()
+        if self._lingering:
+            self.transport.abort()
+        elif self._exchange is not None:
+            at, which = self._exchange.due()
+            if at <= now:
+                self._exchange.timed_out(which)
+            else:
+                self._arm(at, now)
+        elif self._started_at:
+            if now >= self._started_at + HEAD_TIMEOUT:
+                self.transport.close()  # without an answer, as upstream
+            else:
+                self._arm(self._started_at + HEAD_TIMEOUT, now)
+

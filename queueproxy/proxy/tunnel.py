@@ -1,0 +1,55 @@
+"""Runs an upgraded connection: bytes both ways, half-close both ways, until both sides are done (QP-080).
+
+The exchange stays open meanwhile: slot, stats and the sleep policy see a request in progress (QP-144, QP-154).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queueproxy.clock import monotonic
+
+if TYPE_CHECKING:
+    from queueproxy.proxy.exchange import Exchange
+    from queueproxy.proxy.server import ClientConnection
+    from queueproxy.proxy.upstream import UpstreamConnection
+
+
+class Tunnel:
+    """Relays between a client and an app connection. Back-pressure is theirs: a full writer stops the other's reader."""
+
+    __slots__ = ("_app", "_app_done", "_client", "_client_done", "_exchange")
+
+    def __init__(self, exchange: Exchange, client: ClientConnection, app: UpstreamConnection) -> None:
+        self._exchange = exchange
+        self._client = client
+        self._app = app
+        self._client_done = False
+        self._app_done = False
+
+    def __repr__(self) -> str:
+        return f"<Tunnel client_done={self._client_done} app_done={self._app_done}>"
+
+    def from_client(self, data: bytes) -> None:
+        self._app.transport.write(data)
+
+    def from_app(self, data: bytes) -> None:
+        self._client.transport.write(data)
+        if self._exchange.plane.timeouts.idle:
+            self._exchange.wrote_at = monotonic()  # relayed bytes are writes (D02)
+
+    def client_ended(self) -> None:
+        """The client will send no more; the app may still answer."""
+        self._client_done = True
+        self._end(self._app.transport)
+
+    def app_ended(self) -> None:
+        """The app will send no more; the client may still talk."""
+        self._app_done = True
+        self._end(self._client.transport)
+
+    def _end(self, transport: object) -> None:
+        if self._client_done and self._app_done:
+            self._exchange.tunnel_ended()
+        else:
+            transport.write_eof()  # type: ignore[attr-defined]

@@ -1,0 +1,190 @@
+"""Opens, lends and keeps connections to the app.
+
+The pool decides synchronously (take, give back); dialling is the only asynchronous step and off the common path. A
+connection that said anything unexpected, or ends while idle, is dropped at once; all idle ones are dropped before the
+app is put to sleep, because its keep-alive timer is overdue the moment it wakes (FZ-030, design D10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from queueproxy.clock import monotonic
+from queueproxy.codec.response import BadResponse, ResponseReader
+from queueproxy.errors import Failure, dial_failed, dial_timed_out
+from queueproxy.net.dial import DialError, DialTimeout, dial
+
+if TYPE_CHECKING:
+    from queueproxy.proxy.exchange import Exchange
+
+IDLE_FOR: Final = 90.0  # seconds an idle connection is kept; Go's transport (QP-203)
+UNLIMITED_POOL: Final = 1000  # idle connections kept when there is no concurrency limit (QP-203)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to the app. exchange: who is using it, None while idle in the pool."""
+
+    __slots__ = ("_poll", "_pool", "closed", "exchange", "idle_since", "paused", "reader", "transport")
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._poll: select.poll | None = None
+        self.reader = ResponseReader()
+        self.exchange: Exchange | None = None
+        self.closed = False
+        self.paused = False
+        self.idle_since = 0.0
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection closed={self.closed} busy={self.exchange is not None} {self.reader!r}>"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.drop()  # nobody asked: whatever it is, it must not become somebody's answer
+            return
+        if exchange.tunnel is not None:
+            exchange.tunnel.from_app(data)
+            return
+        try:
+            rest = self.reader.feed(data)
+        except BadResponse as error:
+            exchange.broken(str(error))
+            return
+        exchange.flush()
+        if rest and exchange.tunnel is not None:
+            exchange.tunnel.from_app(rest)
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is not None and exchange.tunnel is not None:
+            exchange.tunnel.app_ended()
+            return True  # half-close: we may still have bytes for the app
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        self._pool.forget(self)
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.upstream_lost(self, error)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        if self.exchange is not None:
+            self.exchange.client.hold_reading(for_upstream=True)
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self.exchange is not None:
+            self.exchange.client.release_reading(for_upstream=True)
+
+    def drop(self) -> None:
+        """Ends the connection without waiting for anything; its exchange, if any, has let go of it."""
+        self.exchange = None
+        if not self.closed:
+            self.closed = True
+            self.transport.abort()
+
+    def is_stale(self) -> bool:
+        """The kernel already holds an end or unasked bytes that the loop has not shown us. One system call (1 us)."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+        return bool(self._poll.poll(0))
+
+
+class Pool:
+    """Connections to one app. limit: idle connections kept (QP-203); total is not limited (QP-204)."""
+
+    __slots__ = ("_dials", "_idle", "_loop", "_timer", "host", "host_header", "limit", "opened", "port")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, host: str, port: int, limit: int) -> None:
+        self._loop = loop
+        self.host = host
+        self.port = port
+        self.host_header = f"{host}:{port}".encode()
+        self.limit = limit
+        self.opened = 0
+        self._idle: deque[UpstreamConnection] = deque()  # oldest left, newest right
+        self._timer: asyncio.TimerHandle | None = None
+        self._dials: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.host}:{self.port} idle={len(self._idle)} dialling={len(self._dials)}>"
+
+    def take(self, *, certain: bool) -> UpstreamConnection | None:
+        """The most recently used idle connection, None when one must be dialled.
+
+        certain: the request could not be repeated, so ask the kernel whether the connection still lives.
+        """
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.closed:
+                continue
+            if certain and connection.is_stale():
+                connection.drop()
+                continue
+            return connection
+        return None
+
+    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+        """The connection is clean and may serve another request."""
+        connection.exchange = None
+        if len(self._idle) >= self.limit:
+            self._idle.popleft().drop()
+        connection.idle_since = now
+        self._idle.append(connection)
+        if self._timer is None:
+            self._timer = self._loop.call_later(IDLE_FOR, self._expire)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection ended."""
+        if connection.exchange is None and connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        """Drops every idle connection: before sleep (FZ-030) and at shutdown."""
+        while self._idle:
+            self._idle.pop().drop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[Failure], None]) -> None:
+        """Opens a connection (contract 3.12). Exactly one of the two is called, later."""
+        task = self._loop.create_task(self._dial(connected, failed))  # kept in _dials: a task nobody holds may vanish
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[Failure], None]) -> None:
+        began_at = monotonic()
+        connection = UpstreamConnection(self)
+        try:
+            await dial(self._loop, lambda: connection, self.host, self.port)
+        except DialTimeout:
+            failed(dial_timed_out(self.host, self.port, monotonic() - began_at))
+        except DialError as error:
+            failed(dial_failed(self.host, self.port, str(error)))
+        else:
+            self.opened += 1
+            connected(connection)
+
+    def _expire(self) -> None:
+        self._timer = None
+        oldest_allowed = monotonic() - IDLE_FOR
+        while self._idle and self._idle[0].idle_since <= oldest_allowed:
+            self._idle.popleft().drop()
+        if self._idle:
+            wait = self._idle[0].idle_since - oldest_allowed
+            self._timer = self._loop.call_later(wait, self._expire)
