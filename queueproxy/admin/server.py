@@ -24,8 +24,18 @@ BODY_LIMIT: Final = 64 * 1024  # nobody sends a body here; more than this closes
 class AdminConnection(asyncio.Protocol):
     """One connection to a side port."""
 
-    __slots__ = ("_answered", "_body", "_connections", "_handler", "_head_timeout", "_loop", "_reader", "_read",
-                 "_timer", "_transport")  # fmt: skip
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_connections",
+        "_handler",
+        "_head_timeout",
+        "_loop",
+        "_read",
+        "_reader",
+        "_timer",
+        "_transport",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 

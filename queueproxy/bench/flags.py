@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--instructions", action="store_true", help="count instructions with perf as well, where it works")
     add("--idle", type=float, default=0.0, metavar="S", help="measure idle CPU for so long at the end of each round")
-    add("--wakes", type=int, default=100, metavar="N", help="wakes to measure (default 100)")
+    add("--wakes", type=int, choices=range(1, 100_001), default=100, metavar="N", help="wakes to measure (default 100)")
     add("--driver", choices=("v2", "v1", "signal", "auto"), default="v2", help="how local mode freezes (default v2)")
     add("--quick", action="store_true", help="one round of a second each, 10 wakes; RSS after what that served")
     add("--budget", action="store_true", help="exit 1 when over a budget")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queueproxy.bench.drive import Driver, LoadError, Scenario
 from queueproxy.bench.figures import Measure
 from queueproxy.bench.instructions import Counter
-from queueproxy.bench.subject import StartError, Subject, wait_for_port
+from queueproxy.bench.subject import StartError, Subject, require_free, wait_for_port
 from queueproxy.bench.wrk import Report
 
 __all__ = ["Plan", "Rounds", "origin", "turns"]
@@ -35,11 +35,12 @@ class Plan:
 @contextmanager
 def origin(port: int) -> Iterator[None]:
     """The app behind every subject, the same process for the whole run."""
+    require_free(port)
     argv = [sys.executable, "-m", "queueproxy.bench.origin", f"--port={port}"]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        if not wait_for_port(port, time.monotonic() + 10) or process.poll() is not None:
-            raise StartError(f"the origin does not listen on 127.0.0.1:{port}: is the port taken?")
+        if not wait_for_port(port, time.monotonic() + 10, process) or process.poll() is not None:
+            raise StartError(f"the origin does not listen on 127.0.0.1:{port}")
         yield
     finally:
         process.kill()

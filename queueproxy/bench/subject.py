@@ -15,7 +15,7 @@ from typing import IO
 
 from queueproxy.bench import procfs
 
-__all__ = ["StartError", "Subject", "command_for", "wait_for_answer", "wait_for_port"]
+__all__ = ["START_S", "StartError", "Subject", "command_for", "require_free", "wait_for_answer", "wait_for_port"]
 
 START_S = 20.0  # a proxy that does not answer by then is broken
 POLL_S = 0.0005  # between connection attempts; a refused one costs 20 us
@@ -37,9 +37,16 @@ def command_for(path: str) -> list[str]:
     return [sys.executable, path] if path.endswith(".py") else [path]
 
 
-def wait_for_port(port: int, until: float) -> bool:
-    """Connects as soon as somebody listens on loopback. False when `until` (monotonic) has passed."""
-    while time.monotonic() < until:
+def require_free(port: int) -> None:
+    """Raises when somebody listens there already, whose answers would be taken for those of the process to start."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise StartError(f"somebody else listens on 127.0.0.1:{port} already")
+
+
+def wait_for_port(port: int, until: float, process: subprocess.Popen[bytes] | None = None) -> bool:
+    """Connects as soon as somebody listens on loopback. False once `until` (monotonic) or the process is over."""
+    while time.monotonic() < until and (process is None or process.poll() is None):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return True
@@ -47,9 +54,11 @@ def wait_for_port(port: int, until: float) -> bool:
     return False
 
 
-def wait_for_answer(port: int, until: float, request: bytes = _HEALTH) -> bool:
-    """Asks until the answer is 200. False when `until` (monotonic) has passed."""
-    while time.monotonic() < until:
+def wait_for_answer(
+    port: int, until: float, process: subprocess.Popen[bytes] | None = None, request: bytes = _HEALTH
+) -> bool:
+    """Asks until the answer is 200. False once `until` (monotonic) or the process is over."""
+    while time.monotonic() < until and (process is None or process.poll() is None):
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=max(0.01, until - time.monotonic())) as asked:
                 asked.sendall(request)
@@ -82,17 +91,17 @@ class Subject:
         """Returns once it is ready, with `listening_s` and `answering_s` counted from just before the fork."""
         if shutil.which(self.command[0]) is None:
             raise StartError(f"{self.name}: {self.command[0]} is not an executable file")
+        require_free(self.port)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         begun = time.monotonic()
         self.process = subprocess.Popen(
             self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said
         )
         until = begun + START_S
-        listening = wait_for_port(self.port, until)
+        listening = wait_for_port(self.port, until, self.process)
         self.listening_s = time.monotonic() - begun
-        answering = listening and wait_for_answer(self.port, until)
+        answering = listening and wait_for_answer(self.port, until, self.process)
         self.answering_s = time.monotonic() - begun
-        # Somebody else's listener answers as well as ours: the process must still be there.
         if not answering or self.process.poll() is not None:
             ended = self.process.poll()
             what = f"ended with status {ended}" if ended is not None else f"gave no healthy answer in {START_S:.0f} s"

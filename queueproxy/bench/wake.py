@@ -21,7 +21,7 @@ from typing import IO
 from queueproxy.bench.events import Moved, moved, phase_means_ms
 from queueproxy.bench.figures import Measure
 from queueproxy.bench.histogram import Histogram
-from queueproxy.bench.subject import StartError, wait_for_answer
+from queueproxy.bench.subject import START_S, StartError, require_free, wait_for_answer
 
 __all__ = ["Sleeper", "measure_wakes"]
 
@@ -49,9 +49,13 @@ class Sleeper:
         return f"<Sleeper pid={self.process.pid if self.process else None}>"
 
     def __enter__(self) -> Sleeper:
+        require_free(self.port)
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         os.set_blocking(self._events.fileno(), False)
-        if not wait_for_answer(self.port, time.monotonic() + 20, _PLAIN) or self.process.poll() is not None:
+        if (
+            not wait_for_answer(self.port, time.monotonic() + START_S, self.process, _PLAIN)
+            or self.process.poll() is not None
+        ):
             self.__exit__()
             raise StartError(f"{' '.join(self.command)} did not serve (its last words are above)")
         return self

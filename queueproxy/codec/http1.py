@@ -18,9 +18,23 @@ import httptools
 
 from queueproxy.codec.chunked import TOKEN, ChunkedDecoder, ChunkError
 from queueproxy.codec.headers import (
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, K_ORIGINAL_HOST, LAST_FORWARDED, REQUEST_KINDS,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
-    forwarded, tokens, without,
+    CONNECTION,
+    CONTENT_LENGTH,
+    FORWARDED,
+    HOST,
+    K_ORIGINAL_HOST,
+    LAST_FORWARDED,
+    REQUEST_KINDS,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    forwarded,
+    tokens,
+    without,
 )  # fmt: skip
 
 MAX_HEAD: Final = 1024 * 1024 + 4096  # Go: 1 MiB plus 4 KiB of slack, then 431 (QP-050)
@@ -52,7 +66,10 @@ class RequestHead:
 
     __slots__ = ("body", "content_length", "keep_alive", "lines", "method", "minor", "special", "target", "upgrade")
 
-    NO_BODY, SIZED, CHUNKED = 0, 1, 2
+    method: bytes
+    target: bytes
+    minor: int
+    keep_alive: bool
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []

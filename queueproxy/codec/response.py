@@ -11,8 +11,17 @@ from typing import Final, Protocol
 import httptools
 
 from queueproxy.codec.headers import (
-    CONNECTION, CONTENT_LENGTH, DATE, DROP, FORBIDDEN_IN_TRAILERS, RESPONSE_KINDS, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    tokens, without,
+    CONNECTION,
+    CONTENT_LENGTH,
+    DATE,
+    DROP,
+    FORBIDDEN_IN_TRAILERS,
+    RESPONSE_KINDS,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    tokens,
+    without,
 )  # fmt: skip
 
 _CRLF: Final = b"\r\n"

@@ -36,9 +36,9 @@ async def dial(
     timeout = FIRST_TIMEOUT
     for attempt in range(ATTEMPTS):
         if attempt:
-            await asyncio.sleep(random.uniform(0.03, 0.06))  # noqa: S311 - spreads retries, protects nothing
+            await asyncio.sleep(random.uniform(0.03, 0.06))
         try:
-            async with asyncio.timeout(timeout * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311
+            async with asyncio.timeout(timeout * random.uniform(1 - JITTER, 1 + JITTER)):
                 transport, _ = await loop.create_connection(protocol, host, port)
         except TimeoutError:
             timeout *= GROWTH

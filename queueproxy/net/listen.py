@@ -15,7 +15,7 @@ class ListenFailed(Exception):
 
 
 def listen(port: int, host: str = "") -> socket.socket:
-    """A non-blocking listening socket on `host`:`port`; host "" is every address, IPv4 and IPv6. Raises ListenFailed."""
+    """A non-blocking listening socket; host "" is every address, IPv4 and IPv6. Raises ListenFailed."""
     try:
         return _listen(port, host)
     except OSError as error:

@@ -55,7 +55,7 @@ NEW, QUEUED, ASLEEP, DIALLING, SENT, ANSWERED, TUNNELLED, DONE = Stage
 
 
 class Exchange:
-    """One request. began_at: arrival; wrote_at: last write to the client (0: none), kept only when a timeout needs it."""
+    """One request. began_at: arrival. wrote_at: last write to the client, 0 for none; exact only with an idle timeout."""
 
     __slots__ = (
         "_chunked", "_continue_timer", "_continued", "_held", "_held_size", "_interim", "_keep", "_out", "_proxied",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Tunnel:
-    """Relays between a client and an app connection. Back-pressure is theirs: a full writer stops the other's reader."""
+    """Relays between a client and an app connection; a full writer on one side stops the reader on the other."""
 
     __slots__ = ("_app", "_app_done", "_client", "_client_done", "_exchange")
 
