@@ -64,7 +64,7 @@ def test_a_fraction(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "a", " 1", "1 ", "1_0"], ids=repr)
 def test_not_a_fraction(text: str) -> None:
-    with pytest.raises(ValueError, match="strconv.ParseFloat"):
+    with pytest.raises(ValueError, match=r"strconv\.ParseFloat"):
         parse_float(text)
 
 
