@@ -50,7 +50,18 @@ class Exchange(Protocol):
 class Attempt:
     """Calls `done` exactly once, from the loop and not before the constructor returns; never after `close`."""
 
-    __slots__ = ("_done", "_handler", "_loop", "_over", "_task", "_timeout_for", "_timer", "_transport", "_url")
+    __slots__ = (
+        "_done",
+        "_encrypted",
+        "_handler",
+        "_loop",
+        "_over",
+        "_task",
+        "_timeout_for",
+        "_timer",
+        "_transport",
+        "_url",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handler: Handler, timeout_for: float, done: Done) -> None:
         self._loop = loop
@@ -59,6 +70,7 @@ class Attempt:
         self._done = done
         self._over = False
         self._transport: asyncio.Transport | None = None
+        self._encrypted = False
         self._url = ""
         self._timer = loop.call_later(timeout_for, self._on_deadline) if timeout_for > 0 else None
         self._task = loop.create_task(self._make())
@@ -93,9 +105,8 @@ class Attempt:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        transport = self._transport
-        # A TLS connection that is closing waits for the other side to agree, for 30 s.
-        if transport is not None and not (transport.is_closing() and transport.get_extra_info("sslcontext") is None):
+        # A TLS connection that is closing waits for the other side to agree, up to 30 s.
+        if self._transport is not None and (self._encrypted or not self._transport.is_closing()):
             self._timer = self._loop.call_later(LINGER_FOR, self._drop)
         self._done(task.result() if error is None else str(error) or repr(error))
 
@@ -163,6 +174,7 @@ class Attempt:
         self, protocol: Callable[[], asyncio.Protocol], host: str, port: int, tls: ssl.SSLContext | None
     ) -> str | None:
         self._transport = None
+        self._encrypted = tls is not None
         where = f"dial tcp {netloc(host, port)}"
         try:
             transport, _ = await self._loop.create_connection(protocol, host, port, ssl=tls)
