@@ -1,8 +1,8 @@
 """Makes cgroups for tests: real ones with real processes in them, and trees of ordinary files that look like one.
 
-Real: `Lab` makes cgroups under our own place in a hierarchy and removes everything, frozen or not, whatever the test did.
-Files: `tree_v2`, `tree_v1`, `tree_cpu` write the kernel's files into a directory. Nothing in them moves by itself: they serve to
-prove parsing, order, refusals and hostile layouts, never the kernel's behaviour.
+Real: `Lab` makes cgroups under our own place in a hierarchy and removes everything, frozen or not, whatever the test
+did. Files: `tree_v2`, `tree_v1`, `tree_cpu` write the kernel's files into a directory. Nothing in them moves by
+itself: they serve to prove parsing, order, refusals and hostile layouts, never the kernel's behaviour.
 """
 
 import mmap
@@ -162,7 +162,7 @@ def forking(slot):
         os.waitpid(pid, 0)
 
 def stuck(slot):
-    # A system call copies from a page that userfaultfd promised and nobody delivers: uninterruptible (state D) for real.
+    # A system call copies from a page that userfaultfd promised and nobody delivers: state D for real.
     # A vforking parent would not do: both freezers count it as frozen.
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p

@@ -1,7 +1,7 @@
 """What both freezers of the real kernel must do. Imported by test_cgroup.py, run once per cgroup version.
 
-Real processes, real cgroups. The uninterruptible task is one whose system call copies from a page that userfaultfd never
-delivers. (A vforking parent, though shown as D, counts as frozen in both freezers and so proves nothing.)
+Real processes, real cgroups. The uninterruptible task is one whose system call copies from a page that userfaultfd
+never delivers. (A vforking parent, though shown as D, counts as frozen in both freezers and so proves nothing.)
 """
 
 import os

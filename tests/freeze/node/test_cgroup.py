@@ -1,4 +1,5 @@
-"""The freezers: the contract on both real kernel interfaces, what only one of them does, and decisions on trees of files."""
+"""The freezers: the contract on both real kernel interfaces, what only one of them does, and decisions on trees of
+files."""
 
 import os
 import select
