@@ -8,7 +8,9 @@ waits. When it is killed as well, the next start or `queueproxy thaw-all` reads 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable
 
@@ -17,6 +19,7 @@ from queueproxy.local.child import name_process
 __all__ = ["Guardian"]
 
 _FAREWELL = b"b"
+_GONE_WITHIN = 1.0
 
 # What a terminal, a shell or a service manager sends around us. The guardian outlives them: it goes when we say so or
 # are gone.
@@ -59,14 +62,24 @@ class Guardian:
         return f"<Guardian {self.pid}>"
 
     def dismiss(self) -> None:
-        """Say goodbye: there is nothing left to mend. It ends at once; whoever reaps us reaps it."""
-        if self._pipe >= 0:
-            try:
-                os.write(self._pipe, _FAREWELL)
-            except BrokenPipeError:
-                pass  # killed before us: nothing to tell
-            os.close(self._pipe)
-            self._pipe = -1
+        """Say goodbye: there is nothing left to mend. It ends at once and is collected."""
+        if self._pipe < 0:
+            return
+        try:
+            os.write(self._pipe, _FAREWELL)
+        except BrokenPipeError:
+            pass  # killed before us: nothing to tell
+        os.close(self._pipe)
+        self._pipe = -1
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return  # collected already
+        # Bounded: somebody may have stopped it with a signal, and that must not keep us.
+        select.select([pidfd], [], [], _GONE_WITHIN)
+        os.close(pidfd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
 
 
 def _watch(pipe: int, mend: Callable[[], None], keep: tuple[int, ...]) -> None:
