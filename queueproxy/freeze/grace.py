@@ -23,8 +23,8 @@ from math import ceil, log2
 
 __all__ = ["AdaptiveGrace", "FlapLimiter", "FreezeBreaker"]
 
-GAPS_KEPT = 128  # about two minutes of memory at the floor's pace; a fit over it takes 40 us
-REFIT_EVERY = 16  # one fit per 16 gaps keeps the amortised cost per gap below 3 us
+GAPS_KEPT = 128  # about two minutes of memory at the floor's pace; a fit over it takes 80 us
+REFIT_EVERY = 16  # one fit per 16 gaps costs 5 us per remembered gap, none per short one
 FIRST_FIT = 4  # fewer gaps than this say nothing; the configured grace stands
 SLACK = 1.05  # a grace exactly at the longest gap seen loses to the next one that is a hair longer
 THAW_GUESS_S = 0.0005  # before the first measured thaw: the wake budget of the design, p50
