@@ -77,9 +77,11 @@ class Freezer(ABC, Subject):
     """Freezes and thaws one held cgroup; at most one transition at a time, a newer one supersedes."""
 
     mechanism: str
+    files: tuple[str, ...]
 
     def __init__(self, cgroup: Cgroup) -> None:
         self.cgroup = cgroup
+        cgroup.keep(*self.files)
         self.owned = False
         self._current: Transition | None = None
 
@@ -141,6 +143,8 @@ class Freezer(ABC, Subject):
     # The subject's side of a transition: the decisions both versions share.
 
     def refusal(self, freeze: bool, force: bool) -> tuple[Outcome, str]:
+        if self.owned and not freeze:
+            return Outcome.PENDING, ""  # the wake path: a look could not change the decision, so it does not cost one
         look = self._look()
         if look is None:
             return self._gone()
@@ -160,11 +164,10 @@ class Freezer(ABC, Subject):
 
     def _refuses_thaw(self, look: _Look, force: bool) -> tuple[Outcome, str]:
         if not (look.own or look.above or look.frozen):
-            self.owned = False
             return Outcome.THAWED, "already running"
-        if not (self.owned or force):
-            return Outcome.FOREIGN, "frozen by someone else" if look.own else "an ancestor is frozen"
-        return Outcome.PENDING, ""
+        if force:
+            return Outcome.PENDING, ""
+        return Outcome.FOREIGN, "frozen by someone else" if look.own else "an ancestor is frozen"
 
     def push(self, freeze: bool, first: bool) -> None:
         if not first and not self._needs_pushing(freeze):
@@ -240,6 +243,7 @@ class FreezerV2(Freezer):
     """`cgroup.freeze` holds the wish, `cgroup.events` the fact, ancestors included."""
 
     mechanism = "cgroup2"
+    files = (CGROUP_FREEZE, CGROUP_EVENTS)
 
     def _look(self) -> _Look | None:
         wish = self.cgroup.read(CGROUP_FREEZE)
@@ -278,6 +282,7 @@ class FreezerV1(Freezer):
     """`freezer.state` is wish and fact in one file; FREEZING may stick until FROZEN is written again (FZ-077)."""
 
     mechanism = "cgroup1"
+    files = (FREEZER_STATE, FREEZER_SELF, FREEZER_PARENT)
 
     def _look(self) -> _Look | None:
         state = self.cgroup.read(FREEZER_STATE)
