@@ -194,8 +194,10 @@ class Attempt:
         handler = self._handler
         if isinstance(handler, TcpSocket):
             return f"dial tcp {netloc(handler.host, handler.port)}: i/o timeout"
+        if isinstance(handler, Grpc):
+            return HealthExchange(handler, self._timeout_for).timed_out()
         if not isinstance(handler, HttpGet):
-            return f"health rpc did not complete within {_span(self._timeout_for)}"
+            return "context deadline exceeded"
         why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         return f'Get "{self._url or Hop(handler).url}": {why}'
 
@@ -250,7 +252,3 @@ def _is_to_ourselves(transport: asyncio.Transport) -> bool:
 def _words(error: OSError) -> str:
     """`connection refused`, whichever loop raised it: they put the address in, and so does our caller."""
     return os.strerror(error.errno).lower() if error.errno else str(error) or type(error).__name__
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"

@@ -2,14 +2,16 @@
 
 Just enough HTTP/2 (RFC 9113) for one unary call to `/grpc.health.v1.Health/Check` on a connection of its own: no
 header decoder, no stream table, no library (a probe must not import one into the sidecar). The request's header block
-uses the static table and literals without indexing. Of the answer only this matters: the first message on stream 1
-says SERVING, and the stream ends in order. Response headers and trailers are skipped undecoded, since a call that
-failed carries no message: an unknown service or a server without the health protocol answers with trailers alone.
+uses the static table and literals without indexing. Of the answer this matters: stream 1 ends in order, its status
+(see `trailers`) is OK as far as it can be told, and its one message says SERVING. The status is worth reading: real
+servers send an empty message and NOT_FOUND for a service they do not know, which the message alone does not tell from
+an unhealthy one, and a handler may well set an error and return SERVING.
 """
 
 from __future__ import annotations
 
 from queueproxy.probes.spec import Grpc
+from queueproxy.probes.trailers import CODES, grpc_status
 
 __all__ = ["HealthExchange"]
 
@@ -17,14 +19,16 @@ MAX_FRAME = 16_384  # we announce no other size, so no frame may be longer (RFC 
 MAX_ANSWER = 256 * 1024  # all bytes of the answer; a real one is about 150
 MAX_MESSAGE = 1024  # the health response is two bytes
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x9
 END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
+PRIORITY = 0x20
 STREAM = 1
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NO_PUSH = b"\x00\x02\x00\x00\x00\x00"  # SETTINGS_ENABLE_PUSH = 0
+NO_TABLE = b"\x00\x01\x00\x00\x00\x00"  # SETTINGS_HEADER_TABLE_SIZE = 0: see `trailers`
 
 SERVING = 1
 STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
@@ -50,13 +54,28 @@ ERRORS = (
 class HealthExchange:
     """One health check. `decided` (and `finished`, the same here) when the outcome is known; `failure` is why not."""
 
-    __slots__ = ("_body", "_buffer", "_grpc", "_left", "_settled", "_timeout_for", "decided", "failure")
+    __slots__ = (
+        "_block",
+        "_body",
+        "_buffer",
+        "_ends",
+        "_grpc",
+        "_left",
+        "_settled",
+        "_status",
+        "_timeout_for",
+        "decided",
+        "failure",
+    )
 
     def __init__(self, grpc: Grpc, timeout_for: float) -> None:
         self._grpc = grpc
         self._timeout_for = timeout_for
         self._buffer = bytearray()
         self._body = bytearray()  # the DATA of stream 1
+        self._block = bytearray()  # a header block that is still coming in
+        self._ends = False  # the stream ends with that block
+        self._status: int | None = None  # grpc-status
         self._left = MAX_ANSWER
         self._settled = False  # the server's first frame, its SETTINGS, was seen
         self.decided = False
@@ -75,7 +94,7 @@ class HealthExchange:
         return b"".join(
             (
                 PREFACE,
-                _frame(SETTINGS, 0, 0, NO_PUSH),
+                _frame(SETTINGS, 0, 0, NO_TABLE + NO_PUSH),
                 _frame(HEADERS, END_HEADERS, STREAM, self._headers()),
                 _frame(DATA, END_STREAM, STREAM, _message(self._grpc.service)),
             )
@@ -109,6 +128,11 @@ class HealthExchange:
         """The connection is over: `reason` is the error, or empty at its orderly end."""
         self._fail(reason or "connection closed before the answer")
 
+    def timed_out(self) -> str:
+        """What to say when there was no answer in time; the server keeps the same deadline and may say so first."""
+        span = self._timeout_for
+        return f"health rpc did not complete within {f'{span:g}s' if span >= 1 else f'{span * 1000:g}ms'}"
+
     # --- inside ---
 
     def _headers(self) -> bytes:
@@ -132,29 +156,45 @@ class HealthExchange:
             self._fail(f"the server went away: {_error(payload[4:8])}")
         elif stream == STREAM:
             if kind == DATA:
-                if flags & PADDED and payload:
-                    payload = payload[1 : max(1, len(payload) - payload[0])]
-                self._body += payload
+                self._body += _unpadded(flags, payload)
                 if len(self._body) > MAX_MESSAGE:
                     self._fail("health response too long")
+                elif flags & END_STREAM:
+                    self._conclude()
+            elif kind == HEADERS:
+                payload = _unpadded(flags, payload)
+                self._block = bytearray(payload[5:] if flags & PRIORITY else payload)
+                self._ends = bool(flags & END_STREAM)
+                self._block_came(flags)
+            elif kind == CONTINUATION:
+                self._block += payload
+                self._block_came(flags)
             elif kind == RST_STREAM:
                 self._fail(f"stream reset by the server: {_error(payload)}")
-            if kind in (DATA, HEADERS) and flags & END_STREAM:
-                self._conclude()
         return b""
 
+    def _block_came(self, flags: int) -> None:
+        if flags & END_HEADERS:
+            status = grpc_status(bytes(self._block))
+            self._status = self._status if status is None else status
+            if self._ends:
+                self._conclude()
+
     def _conclude(self) -> None:
-        if self.decided:
+        if self._status:
+            code = CODES[self._status]
+            if code == "DeadlineExceeded":
+                self._decide(self.timed_out())
+            elif code == "Unimplemented":
+                self._decide("this server does not implement the grpc health protocol (grpc.health.v1.Health)")
+            else:
+                self._fail(f"rpc error: code = {code}")
             return
-        body = self._body
-        if not body:
-            self._fail("no health response (unknown service, or the server does not implement grpc.health.v1.Health)")
-            return
-        status = _status(body)
-        if status is None:
-            self._fail("malformed health response")
-        elif status != SERVING:
-            name = STATUSES[status] if status < len(STATUSES) else str(status)
+        health = _health(self._body)
+        if health is None:
+            self._fail("malformed health response" if self._body else "no health response")
+        elif health != SERVING:
+            name = STATUSES[health] if health < len(STATUSES) else str(health)
             self._decide(f'service unhealthy (responded with "{name}")')
         else:
             self._decide(None)
@@ -185,7 +225,11 @@ def _message(service: str) -> bytes:
     return b"\x00" + len(proto).to_bytes(4, "big") + proto
 
 
-def _status(body: bytes | bytearray) -> int | None:
+def _unpadded(flags: int, payload: bytes) -> bytes:
+    return payload[1 : max(1, len(payload) - payload[0])] if flags & PADDED and payload else payload
+
+
+def _health(body: bytes | bytearray) -> int | None:
     """Field 1 of the HealthCheckResponse in a length-prefixed message; 0 when absent, None when it is none."""
     # We announce no encoding, so a compressed message (first byte 1) is an error of the server.
     if len(body) < 5 or body[0] != 0 or int.from_bytes(body[1:5], "big") != len(body) - 5:
