@@ -184,7 +184,7 @@ class Sidecar:
             return
         self._log.info("Attached drain handler from user-container...")
         self._drain_waiters.append(respond)
-        self.gate.terminate() if self.drain.state >= 2 else self.gate.touched("terminating")
+        self.gate.touched("terminating")  # the app is about to get SIGTERM: it must run to hear it (FZ-054)
         self._carry_out(self.drain.waited(monotonic()))
 
     # -- time

@@ -1,8 +1,8 @@
 """Decides what a failure means to the client: one table from kind to status, text and connection fate.
 
-A `Failure` is a value, not an exception: it travels to `Exchange.finish`, the only place that writes an error answer.
-Texts of the first group are contract (knative-contract 3.13); the 502 texts are ours, in the form the contract asks for:
-one line, text/plain.
+A `Failure` is a value, not an exception: it travels to `Exchange.fail`, the only place that writes an error answer.
+Texts of the first group are contract (knative-contract 3.13); the 502 texts are ours, in the form the contract asks
+for: one line, text/plain.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ def dial_failed(host: str, port: int, reason: str) -> Failure:
 def dial_timed_out(host: str, port: int, took: float) -> Failure:
     """502 after every dial attempt of the schedule timed out (QP-201). took: seconds."""
     return Failure("dial_timeout", 502, f"timed out dialing {host}:{port} after {took:.2f}s")
+
+
+def upgrade_mismatch(switched: bytes, asked: bytes) -> Failure:
+    """502 for a 101 to a protocol that nobody asked for (QP-081); Go's words."""
+    new, old = switched.decode("latin-1"), asked.decode("latin-1")
+    return Failure("upgrade_mismatch", 502, f'backend tried to switch protocol "{new}" when "{old}" was requested')
 
 
 def malformed_response(detail: str) -> Failure:

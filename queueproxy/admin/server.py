@@ -12,7 +12,7 @@ from typing import Final, cast
 from queueproxy.admin.routes import Reply
 from queueproxy.clock import http_date
 from queueproxy.codec.http1 import PAUSED, BadMessage, RequestHead, RequestReader
-from queueproxy.codec.response import answer_bytes
+from queueproxy.codec.response import answer_bytes, connection_line
 
 Respond = Callable[[Reply], None]
 Handler = Callable[[RequestHead, Respond], None]
@@ -110,7 +110,6 @@ class AdminConnection(asyncio.Protocol):
     def _respond(self, head: RequestHead, reply: Reply) -> None:
         if self._transport.is_closing():
             return
-        connection = b"" if head.minor else b"Connection: keep-alive\r\n"
         self._transport.write(
             answer_bytes(
                 reply.status,
@@ -118,7 +117,7 @@ class AdminConnection(asyncio.Protocol):
                 date=http_date(),
                 content_type=reply.content_type,
                 extra=reply.extra,
-                connection=connection if head.keep_alive else b"Connection: close\r\n",
+                connection=connection_line(keep=head.keep_alive, minor=head.minor),
                 head_only=head.method == b"HEAD",
             )
         )

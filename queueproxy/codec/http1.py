@@ -33,6 +33,7 @@ from queueproxy.codec.headers import (
     X_FORWARDED_HOST,
     X_FORWARDED_PROTO,
     forwarded,
+    learn,
     tokens,
     without,
 )  # fmt: skip
@@ -81,6 +82,11 @@ class RequestHead:
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} HTTP/1.{self.minor} body={self.body}>"
 
+    def keep_original_host(self) -> None:
+        """Requests marked by K-Kubelet-Probe: K-Original-Host is neither restored nor removed (contract 3.6)."""
+        if K_ORIGINAL_HOST in self.special:
+            self.lines += (b"K-Original-Host", _COLON, self.special.pop(K_ORIGINAL_HOST), _CRLF)
+
 
 class RequestSink(Protocol):
     """Who receives a client's messages."""
@@ -94,31 +100,32 @@ class RequestSink(Protocol):
 class RequestReader:
     """One client connection's request side."""
 
-    __slots__ = ("_held", "_left", "_lists", "_parser", "_sink", "decoder", "head", "on_header", "state")
+    __slots__ = ("_good_host", "_left", "_lists", "_parser", "_sink", "decoder", "head", "held", "on_header", "state")
 
     def __init__(self, sink: RequestSink) -> None:
         self._sink = sink
         self._parser: httptools.HttpRequestParser | None = None
-        self._held = b""
+        self.held = b""
         self._left = 0
         self._lists: dict[int, list[bytes]] = {}
         self.decoder: ChunkedDecoder | None = None
         self.state = HEAD
+        self._good_host = b""
         self.head = RequestHead()
         self.on_header = self._header  # bound once: llhttp calls it for every field
 
     def __repr__(self) -> str:
-        return f"<RequestReader state={self.state} held={len(self._held)} left={self._left}>"
+        return f"<RequestReader state={self.state} held={len(self.held)} left={self._left}>"
 
     @property
     def mid_message(self) -> bool:
         """Bytes of an unfinished message are here: half-read requests count as busy (FZ-021)."""
-        return self.state in (LENGTH, CHUNKED) or (self.state == HEAD and bool(self._held))
+        return self.state in (LENGTH, CHUNKED) or (self.state == HEAD and bool(self.held))
 
     @property
     def backlog(self) -> bool:
         """Bytes of a pipelined request wait behind the present one."""
-        return self.state == PAUSED and bool(self._held)
+        return self.state == PAUSED and bool(self.held)
 
     def feed(self, data: bytes) -> None:
         """Takes bytes as they came. Raises BadMessage; the connection is then finished."""
@@ -132,29 +139,29 @@ class RequestReader:
         elif state == RAW:
             self._sink.raw_received(data)
         else:
-            self._held += data
+            self.held += data
 
     def resume(self) -> None:
         """The present message has been dealt with: look at the next, which may be here already (pipelining)."""
         self.state = HEAD
-        if self._held:
-            data, self._held = self._held, b""
+        if self.held:
+            data, self.held = self.held, b""
             self._feed_head(data)
 
     def go_raw(self) -> bytes:
         """The connection was upgraded: from now on bytes pass through. Returns those that came early."""
         self.state = RAW
-        early, self._held = self._held, b""
+        early, self.held = self.held, b""
         return early
 
     # -- heads
 
     def _feed_head(self, data: bytes) -> None:
         fresh = 0
-        if self._held:
-            fresh = max(0, len(self._held) - 3)
-            data = self._held + data
-            self._held = b""
+        if self.held:
+            fresh = max(0, len(self.held) - 3)
+            data = self.held + data
+            self.held = b""
         elif data[0] in b"\r\n":
             data = data.lstrip(_CRLF)  # empty lines before a request line, RFC 9112 2.2
             if not data:
@@ -170,13 +177,13 @@ class RequestReader:
             self._parse(data)
         else:
             self._parse(data[:end])
-            self._held = data[end:]
+            self.held = data[end:]
         head = self.head
         if head.body == 0:
             self.state = PAUSED
             self._sink.head_received(head)
             return
-        rest, self._held = self._held, b""
+        rest, self.held = self.held, b""
         if head.body == 1:
             self.state = LENGTH
             self._left = head.content_length
@@ -196,7 +203,7 @@ class RequestReader:
             raise BadMessage(400, "Bad Request")
         if data.count(b"\n", fresh) != data.count(_CRLF, max(0, fresh - 1)):
             raise BadMessage(400, "Bad Request")
-        self._held = data
+        self.held = data
 
     def _parse(self, data: bytes, method: bytes = b"") -> None:
         head = self.head = RequestHead()
@@ -213,9 +220,9 @@ class RequestReader:
             self._parser = None
         except httptools.HttpParserError as error:
             self._parser = None
-            if method or not (method_and_data := _plain(data)):
+            if method or isinstance(error, httptools.HttpParserCallbackError) or not (plain := _plain(data)):
                 raise self._refusal(data, error) from None
-            self._parse(method_and_data[1], method_and_data[0])
+            self._parse(plain[1], plain[0])
             return
         line_end = data.find(_CRLF)
         head.minor = data[line_end - 1] - 48
@@ -234,14 +241,20 @@ class RequestReader:
         if HOST not in special:
             if head.minor:
                 raise BadMessage(400, "Bad Request: missing required Host header")
-        elif special[HOST].translate(None, _HOST_CONTROL) != special[HOST]:
-            raise BadMessage(400, "Bad Request: malformed Host header")
-        if head.target[0] != 47:  # "/": origin form, the common case
+        elif special[HOST] != self._good_host:  # a client asks for the same host again and again
+            host = special[HOST]
+            if host.translate(None, _HOST_CONTROL) != host:
+                raise BadMessage(400, "Bad Request: malformed Host header")
+            self._good_host = host
+        target = head.target
+        if target[0] != 47:  # "/": origin form, the common case
             self._settle_target(head)
-        if b"#" in head.target:
+        if b"#" in target:
             head.target = head.target.replace(b"#", b"%23")  # as Go forwards it (contract 3.12)
 
     def _refusal(self, data: bytes, error: httptools.HttpParserError) -> BadMessage:
+        if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(error.__context__, BadMessage):
+            raise error  # our own fault, not the client's: let the loop report it and end the connection
         if data[: data.find(_CRLF)].endswith((b" HTTP/2.0", b" HTTP/3.0")):
             return BadMessage(505, "HTTP Version Not Supported")
         if "Transfer-Encoding" in str(error):
@@ -249,7 +262,9 @@ class RequestReader:
         return BadMessage(400, "Bad Request")
 
     def _header(self, name: bytes, value: bytes) -> None:
-        kind = REQUEST_KINDS[name]
+        kind = REQUEST_KINDS.get(name)
+        if kind is None:
+            kind = learn(REQUEST_KINDS, name)
         if kind == 0:
             self.head.lines += (name, _COLON, value, _CRLF)
         elif kind <= LAST_FORWARDED:
@@ -339,7 +354,7 @@ class RequestReader:
             self._sink.body_received(data)
             return
         if size > self._left:
-            self._held = data[self._left :]
+            self.held = data[self._left :]
             data = data[: self._left]
         self._left = 0
         self.state = PAUSED
@@ -356,7 +371,7 @@ class RequestReader:
         for piece in pieces:
             self._sink.body_received(piece)
         if decoder.done:
-            self._held = decoder.rest
+            self.held = decoder.rest
             self.decoder = None
             self.state = PAUSED
             self._sink.body_ended(decoder.trailers)
@@ -380,41 +395,3 @@ def _plain(data: bytes) -> tuple[bytes, bytes] | None:
     target = b"".join(b"%%%02X" % c if c > 126 else b"%c" % c for c in target)
     minor = b"0" if version[7] == 48 else b"1"
     return method, b"POST " + target + b" HTTP/1." + minor + data[line_end:]
-
-
-def request_bytes(head: RequestHead, peer: bytes, default_host: bytes) -> bytes:
-    """The head as the app gets it: HTTP/1.1, origin form, our hop's headers (contract 3.12).
-
-    peer: the client's address, appended to X-Forwarded-For (QP-195). default_host: for HTTP/1.0 without Host.
-    """
-    special = head.special
-    host = special.get(K_ORIGINAL_HOST) or special.get(HOST) or default_host  # QP-194
-    xff = special.get(X_FORWARDED_FOR)
-    parts = [head.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", host, _CRLF, *head.lines]
-    if not xff and FORWARDED not in special and (X_FORWARDED_HOST in special or X_FORWARDED_PROTO in special):
-        value = forwarded([], special.get(X_FORWARDED_HOST), special.get(X_FORWARDED_PROTO))
-        if value:
-            parts += (b"Forwarded: ", value, _CRLF)
-    if head.body == 2:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    elif CONTENT_LENGTH in special:
-        parts += (b"Content-Length: ", special[CONTENT_LENGTH], _CRLF)
-    if head.upgrade is not None:
-        parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, _CRLF)
-    if xff:
-        parts += (b"X-Forwarded-For: ", xff, b", ", peer, b"\r\n\r\n")
-    else:
-        parts += (b"X-Forwarded-For: ", peer, b"\r\n\r\n")
-    return b"".join(parts)
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk (RFC 9112 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def last_chunk(trailers: list[tuple[bytes, bytes]]) -> bytes:
-    """The end of a chunked body with its trailer section."""
-    if not trailers:
-        return b"0\r\n\r\n"
-    return b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + _CRLF

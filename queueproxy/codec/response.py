@@ -20,6 +20,7 @@ from queueproxy.codec.headers import (
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
+    learn,
     tokens,
     without,
 )  # fmt: skip
@@ -48,14 +49,15 @@ _REASONS: Final = {
 }  # fmt: skip
 
 
-class _StatusLines(dict[int, bytes]):
-    def __missing__(self, status: int) -> bytes:
-        reason = _REASONS.get(status, f"status code {status}")
-        line = self[status] = f"HTTP/1.1 {status:03d} {reason}\r\n".encode()  # at most 1,000 of them: three digits
-        return line
+STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason}\r\n".encode() for status, reason in _REASONS.items()}
 
 
-STATUS_LINES: Final = _StatusLines()
+def status_line(status: int) -> bytes:
+    """The status line, canonical reason phrase included; unknown statuses as Go names them."""
+    line = STATUS_LINES.get(status)
+    if line is None:  # llhttp delivers three digits, so there are at most 1,000
+        line = STATUS_LINES[status] = f"HTTP/1.1 {status:03d} status code {status}\r\n".encode()
+    return line
 
 
 class ResponseSink(Protocol):
@@ -102,6 +104,8 @@ class ResponseReader:
         self.in_body = False
         self.until_eof = False
         self._head_only = False
+        self.status = 0
+        self.keep_alive = False
         self._reset_head()
 
     def __repr__(self) -> str:
@@ -117,17 +121,14 @@ class ResponseReader:
         self.sink = sink
         self.awaiting = True
         self.complete = False
-        self.in_body = False
         self.until_eof = False
         self._head_only = head_only
         self._reset_head()
 
     def _reset_head(self) -> None:
         self.lines: list[bytes] = []
-        self.status = 0
         self.content_length: bytes | None = None
         self.chunked = False
-        self.keep_alive = False
         self.has_date = False
         if self._lists:
             self._lists = {}
@@ -142,6 +143,8 @@ class ResponseReader:
             return data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self.clean = False
+            if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(error.__context__, BadResponse):
+                raise  # our own fault, not the app's: let the loop report it and end the connection
             if not self.complete:
                 raise BadResponse(str(error.__context__ or error)) from None
         return b""
@@ -160,7 +163,9 @@ class ResponseReader:
             self.clean = False  # an answer nobody asked for: the connection must not be used again
 
     def _header(self, name: bytes, value: bytes) -> None:
-        kind = RESPONSE_KINDS[name]
+        kind = RESPONSE_KINDS.get(name)
+        if kind is None:
+            kind = learn(RESPONSE_KINDS, name)
         if self.in_body:
             if name.lower() not in FORBIDDEN_IN_TRAILERS:
                 self._trailers.append((name, value))
@@ -253,11 +258,11 @@ class ResponseReader:
 def response_bytes(response: ResponseReader, *, chunked: bool, connection: bytes, date: bytes) -> bytes:
     """The final head as the client gets it.
 
-    chunked: we frame the body in chunks. connection: b"" or a whole Connection line. date: the Date value used when
+    chunked: we frame the body in chunks. connection: b"" or a whole Connection line. date: the Date value, used when
     the app sent none (contract 1.3). A 304 loses its Content-Length, a 204 has none (QP-087).
     """
     status = response.status
-    parts = [STATUS_LINES[status], *response.lines]
+    parts = [status_line(status), *response.lines]
     if response.content_length is not None and status != 304 and status != 204:
         parts += (b"Content-Length: ", response.content_length, _CRLF)
     elif chunked:
@@ -268,9 +273,16 @@ def response_bytes(response: ResponseReader, *, chunked: bool, connection: bytes
     return b"".join(parts)
 
 
+def connection_line(*, keep: bool, minor: int) -> bytes:
+    """The Connection line of an answer to an HTTP/1.`minor` client: said only where it is not the default."""
+    if not keep:
+        return b"Connection: close\r\n"
+    return b"" if minor else b"Connection: keep-alive\r\n"
+
+
 def interim_bytes(status: int, lines: list[bytes]) -> bytes:
     """A 1xx head (QP-078)."""
-    return b"".join((STATUS_LINES[status], *lines, _CRLF))
+    return b"".join((status_line(status), *lines, _CRLF))
 
 
 def switching_bytes(protocol: bytes, lines: list[bytes]) -> bytes:
@@ -291,7 +303,7 @@ def answer_bytes(
     """An answer of our own, whole. extra: further header lines, each with its CRLF. Date left out when empty."""
     return b"".join(
         (
-            STATUS_LINES[status],
+            status_line(status),
             b"Content-Type: " + content_type + _CRLF if body else b"",
             extra,
             b"Date: " + date + _CRLF if date else b"",

@@ -52,7 +52,7 @@ class Gate:
 
     __slots__ = (
         "_arrived", "_ask", "_asked_at", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_observers",
-        "_refusal", "_timer", "_waiters", "policy",
+        "_refusal", "_timer", "_waiters", "is_open", "policy",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,7 @@ class Gate:
         self._waiters: dict[Waiter, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: str | None = None
+        self.is_open = policy.is_open  # a request may be forwarded now; an attribute, read for every request
         self._ask: Ask | None = None
         self._asked_at = 0.0
         self._arrived = policy.arrived  # bound once: called for every request
@@ -81,11 +82,6 @@ class Gate:
 
     def __repr__(self) -> str:
         return f"<Gate {self.policy!r} waiting={len(self._waiters)}>"
-
-    @property
-    def is_open(self) -> bool:
-        """A request may be forwarded now."""
-        return self.policy.is_open and self._refusal is None
 
     @property
     def waiting(self) -> int:
@@ -103,8 +99,10 @@ class Gate:
     def left(self, now: float) -> None:
         """A request ended."""
         self._finished(now)
-        if self._timer is None and not self.policy.busy:
-            self._rearm()
+        if self._timer is None:
+            policy = self.policy
+            if not policy.busy and policy.state is not State.DISABLED:
+                self._rearm()
 
     def reading(self, now: float) -> None:
         """The first bytes of a request are here (FZ-036)."""
@@ -132,10 +130,12 @@ class Gate:
     def refuse_with(self, text: str) -> None:
         """Local mode, before the first readiness: requests get 503 with this line instead of being forwarded."""
         self._refusal = text
+        self.is_open = False
 
     def accept(self) -> None:
         """Requests are forwarded from now on."""
         self._refusal = None
+        self.is_open = self.policy.is_open
 
     def ready(self) -> None:
         """A real readiness probe succeeded: arms the policy (FZ-010)."""
@@ -174,6 +174,7 @@ class Gate:
 
     def _run(self, effects: Effects) -> None:
         """In order; what can be answered comes last, so an answer before `ask` returns is only a nested call."""
+        self.is_open = self.policy.is_open and self._refusal is None
         for effect in effects:
             if isinstance(effect, Moved):
                 now = monotonic()

@@ -26,14 +26,18 @@ Wishes are fenced: each change of wish has a new generation, and an answer to an
 repeated thaw keeps its generation, so that a slow but successful answer still counts. The app is open only when
 running is *confirmed* for the newest wish. When in doubt the wish is to run.
 
-What it refuses to know: clocks, tasks, mechanisms, sockets, log lines. `busy`, `half_read`, `state`, `generation`,
-`is_open` and `stuck` are plain attributes for speed; only this module sets them. AWAKE <-> GRACE happens twice per
-request on a quiet app and is not announced by `Moved`: both mean running.
+What it refuses to know: clocks, tasks, mechanisms, sockets, log lines. `busy`, `half_read`, `state` and `is_open`
+are plain attributes for speed; only this module sets them. AWAKE <-> GRACE happens twice per request on a quiet app
+and is not announced by `Moved`: both mean running. What holds an idle app awake is counted in `hold.py`, the
+question to the mechanism is kept in `wish.py`, the looks in `lookout.py`, the rungs' delays in `ladder.py`, what is
+learnt in `grace.py`.
 """
 
 from math import inf
 
-from queueproxy.freeze.grace import AdaptiveGrace, FlapLimiter, FreezeBreaker
+from queueproxy.freeze.hold import Hold
+from queueproxy.freeze.ladder import Ladder
+from queueproxy.freeze.lookout import Lookout
 from queueproxy.freeze.settings import IdleSettings
 from queueproxy.freeze.vocabulary import (
     DROP_POOL,
@@ -50,6 +54,7 @@ from queueproxy.freeze.vocabulary import (
     Signal,
     State,
 )
+from queueproxy.freeze.wish import Wish
 
 __all__ = [
     "DROP_POOL", "NOTHING", "OPEN", "TRANSITIONS",
@@ -57,84 +62,36 @@ __all__ = [
     "State",
 ]  # fmt: skip
 
-
 # Globals are looked up faster than enum attributes, and these are compared on each request.
 _RUNNING, _AWAKE, _GRACE = Rung.RUNNING, State.AWAKE, State.GRACE
 _ASLEEP = frozenset({State.THROTTLED, State.FROZEN})
 _STATE_OF = {Rung.THROTTLED: State.THROTTLED, Rung.FROZEN: State.FROZEN}
 
 
-def _ladder(settings: IdleSettings) -> tuple[tuple[float, Rung], ...]:
-    """Rungs with their delays, soonest and shallowest first; a throttle that would not come before the freeze is
-    left out."""
-    throttle, freeze = settings.throttle_after, settings.freeze_after
-    rungs = []
-    if throttle is not None and (freeze is None or throttle < freeze):
-        rungs.append((throttle, Rung.THROTTLED))
-    if freeze is not None:
-        rungs.append((freeze, Rung.FROZEN))
-    return tuple(rungs)
-
-
 class IdlePolicy:
     """May the app sleep, and is it awake?"""
 
     __slots__ = (
-        "_adaptive", "_again_at", "_armed_at", "_asked_at", "_attempts", "_breaker", "_detail", "_first_ready_at",
-        "_flaps", "_held_until", "_hold_for", "_idle_at", "_keep_until", "_ladder", "_look", "_looks", "_obstacle",
-        "_off", "_out", "_pause", "_quick", "_quiesce_until", "_set", "_spent", "_until", "_wish",
-        "busy", "generation", "half_read", "is_open", "settled", "state", "stuck",
+        "_hold", "_idle_at", "_ladder", "_lookout", "_off", "_quick", "_wish",
+        "busy", "half_read", "is_open", "shadow", "state",
     )  # fmt: skip
 
     def __init__(self, settings: IdleSettings) -> None:
-        self._set = settings
-        self._ladder = _ladder(settings)
+        self.shadow = settings.shadow
+        self._ladder = Ladder(settings)
         self.busy = 0  # requests: executing, queued, streaming, upgraded
         self.half_read = 0  # connections with the beginning of a request on them
-        self.generation = 0
         self.is_open = True  # a request may be forwarded
-        self.settled = True  # the answer to the newest wish is in
-        self.stuck = False  # the app could not be woken: not ready
-        self.state = State.AWAKE if self._ladder else State.DISABLED
-
-        self._wish = _RUNNING
-        self._out = False  # a question is out and not late yet
-        self._until = inf  # when the question is late or, with none out, when the thaw is asked for again
-        self._asked_at = 0.0
-        self._attempts = 0  # thaws failed since the wish to run
-        self._pause = 0.0
-        self._detail = ""  # why awake although idle, why waking, why asleep
-
-        self._off = "" if self._ladder else "freezing is off"
-        self._first_ready_at: float | None = None
-        self._armed_at = inf  # never before the first readiness
+        self.state = State.AWAKE if self._ladder.rungs else State.DISABLED
+        self._off = "" if self._ladder.rungs else "freezing is off"
         self._idle_at = 0.0
-        self._keep_until = -inf  # hysteresis: minimum running time, minimum time between freezes, touches
-        self._hold_for = 0.0  # what a touch asked for, counted from the confirmed thaw
-        self._spent = False  # a freeze failed in this idle period
-        self._held_until = inf  # the latest of all the above and the breaker
-
-        self._look = 0  # number of the look that is out, or 0
-        self._looks = 0
-        self._again_at = -inf  # when the look is late, or is to be repeated
-        self._obstacle = ""
-        self._quiesce_until: float | None = None
-
-        self._adaptive = (
-            AdaptiveGrace(self._ladder[0][0], settings.adaptive_floor, settings.grace_cap, settings.wait_weight)
-            if settings.adaptive and self._ladder
-            else None
-        )
-        self._flaps = FlapLimiter(settings.flap_limit, settings.flap_window, settings.grace_cap)
-        self._breaker = FreezeBreaker(settings.breaker_failures, settings.breaker_backoff, settings.breaker_cap)
-        self._quick = self._adaptive is None  # nothing to remember when an idle, running app gets a request
+        self._hold = Hold(settings)
+        self._wish = Wish(settings)
+        self._lookout = Lookout(settings)
+        self._quick = not self._ladder.learns  # nothing to note when an idle, running app gets a request
 
     def __repr__(self) -> str:
-        flags = ("" if self.settled else " unsettled") + (" stuck" if self.stuck else "")
-        return (
-            f"<IdlePolicy {self.state.name} wish={self._wish.name} gen={self.generation}"
-            f" busy={self.busy} half_read={self.half_read}{flags}>"
-        )
+        return f"<IdlePolicy {self.state.name} {self._wish!r} busy={self.busy} half_read={self.half_read}>"
 
     # === Counts: the request path. No tuples, no checks, nothing that grows. ===
 
@@ -154,7 +111,7 @@ class IdlePolicy:
         self.busy = busy
         if not busy and not self.half_read:
             self._idle_at = now
-            if self.state is _AWAKE and now >= self._held_until:
+            if self.state is _AWAKE and now >= self._hold.until:
                 self.state = _GRACE
         return NOTHING
 
@@ -173,53 +130,42 @@ class IdlePolicy:
         self.half_read = half_read
         if not half_read and not self.busy:
             self._idle_at = now
-            if self.state is _AWAKE and now >= self._held_until:
+            if self.state is _AWAKE and now >= self._hold.until:
                 self.state = _GRACE
         return NOTHING
 
     # === Events from the app's life. ===
 
     def touched(self, now: float, why: str = "touched", hold_for: float | None = None) -> Effects:
-        """A sign that somebody may need the app (accepted connection, knock, heartbeat): run for `hold_for` seconds
-        at least (None: `min_running`), counted from the confirmed thaw. It is no request: it does not end an idle
-        period (FZ-098)."""
-        hold = self._set.min_running if hold_for is None else hold_for
-        if self.state in _ASLEEP:
-            self._hold_for = max(self._hold_for, hold)
-            return self._wake(now, why)
-        if self.state is State.WAKING:
-            self._hold_for = max(self._hold_for, hold)
-        elif self.state is not State.TERMINATING:
-            self._keep_until = max(self._keep_until, now + hold)
-            self._rehold()
-        return self._checked(NOTHING)
+        """A sign that somebody may need the app (accepted connection, knock, heartbeat): run for `hold_for` seconds at
+        least (None: `min_running`), counted from the confirmed thaw. It is no request: it does not end an idle period
+        (FZ-098)."""
+        if self.state in _ASLEEP or self.state is State.WAKING:
+            self._hold.pledge(hold_for)
+            return self._wake(now, why) if self.state in _ASLEEP else self._checked(NOTHING)
+        self._hold.keep(now, hold_for)
+        return self._held()
 
     def ready(self, now: float) -> Effects:
-        """The app's readiness probe succeeded (as often as it must): arm, once `min_uptime` has passed (FZ-010,
-        FZ-011)."""
-        if self._armed_at != inf:
+        """The readiness probe succeeded (as often as it must): arm, once `min_uptime` has passed (FZ-010, FZ-011)."""
+        if self._hold.armed_at < inf:
             return NOTHING
-        if self._first_ready_at is None:
-            self._first_ready_at = now
-        self._armed_at = max(now, self._first_ready_at + self._set.min_uptime)
-        self._new_period(now)
-        return self._checked(NOTHING)
+        self._hold.ready(now)
+        return self._new_period(now)
 
     def unready(self, now: float, why: str = "not ready") -> Effects:
-        """A real probe failed. Never sleep on a bad answer: it would be repeated to the kubelet until the next
-        request."""
-        self._armed_at = inf
-        self._rehold()
-        return self._wake(now, why) if self.state in _ASLEEP else self._checked(NOTHING)
+        """A real probe failed. Never sleep on a bad answer: the kubelet would hear it until the next request."""
+        self._hold.unready()
+        return self._wake(now, why) if self.state in _ASLEEP else self._held()
 
     def app_restarted(self, now: float) -> Effects:
         """Another process is the app now: it arms anew, with its own readiness and its own `min_uptime` (FZ-012)."""
-        self._first_ready_at = None
+        self._hold.restarted()
         return self.unready(now, "app restarted")
 
     def disabled(self, now: float, reason: str) -> Effects:
         """Freezing is not to be had (no freezer, switched off): stay awake, thawing first if need be (FZ-014, D13)."""
-        if self.state is State.TERMINATING or not self._ladder:
+        if self.state is State.TERMINATING or not self._ladder.rungs:
             return NOTHING
         self._off = reason
         if self.state in _ASLEEP:
@@ -230,29 +176,31 @@ class IdlePolicy:
 
     def enabled(self, now: float) -> Effects:
         """Freezing is to be had again; a new idle period begins."""
-        if not self._ladder or not self._off or self.state is State.TERMINATING:
+        if not self._ladder.rungs or not self._off or self.state is State.TERMINATING:
             return NOTHING
         self._off = ""
         self._new_period(now)
-        return self._checked((self._move(State.AWAKE, "enabled"),) if self.state is State.DISABLED else NOTHING)
+        return self._checked((self._move(_AWAKE, "enabled"),) if self.state is State.DISABLED else NOTHING)
 
     def terminated(self, now: float) -> Effects:
         """SIGTERM or drain: running for ever after, thawing first unless running is certain (FZ-050)."""
         if self.state is State.TERMINATING:
             return NOTHING
         moved = self._move(State.TERMINATING, "terminating")
-        self._detail = "terminating"
-        if self._wish is not _RUNNING:
+        wish = self._wish
+        if wish.rung is not _RUNNING:
             return self._checked((moved, self._ask(now, _RUNNING, "terminating")))
-        if not self.settled and not self._out:  # a failed thaw waits for its turn: the turn is now
-            return self._checked((moved, self._repeat(now, "terminating")))
+        wish.why = "terminating"
+        if not wish.settled and not wish.out:  # a failed thaw waits for its turn: the turn is now
+            return self._checked((moved, wish.repeat(now)))
         return self._checked((moved,))
 
     def adopted(self, now: float, generation: int, rung: Rung) -> Effects:
         """After our own restart the mechanism said what it holds: go on from its generation, and wake the app
         (FZ-068)."""
-        self.generation = max(self.generation, generation)
-        if rung is _RUNNING and self._wish is _RUNNING and self.settled:
+        wish = self._wish
+        wish.generation = max(wish.generation, generation)
+        if rung is _RUNNING and wish.rung is _RUNNING and wish.settled:
             return NOTHING
         return self._wake(now, f"found {rung.name.lower()}")
 
@@ -260,37 +208,37 @@ class IdlePolicy:
 
     def confirmed(self, now: float, generation: int, rung: Rung) -> Effects:
         """The mechanism says the app is at `rung` now."""
-        if generation != self.generation or self.settled:
+        wish = self._wish
+        if generation != wish.generation or wish.settled:
             return NOTHING
-        if self._wish is _RUNNING:
+        if wish.rung is _RUNNING:
             if rung is _RUNNING:
                 return self._awoke(now)
-            return self._thaw_failed(now, f"still {rung.name.lower()}") if self._out else NOTHING
+            return self._thaw_failed(now, f"still {rung.name.lower()}") if wish.out else NOTHING
         if rung is _RUNNING:
             return self._freeze_failed(now, "still running")
-        self._breaker.succeeded()
-        self._settle()
+        self._hold.succeeded()
+        wish.settle()
         # Another rung than the one asked for is taken as it is: shallower is not asked for twice, deeper is deeper.
-        self._wish = max(self._wish, rung)
+        wish.rung = max(wish.rung, rung)
         to = _STATE_OF[rung]
         return self._checked((self._move(to, f"{rung.name.lower()} instead"),) if to is not self.state else NOTHING)
 
     def failed(self, now: float, generation: int, detail: str) -> Effects:
         """The mechanism could not do it, or nobody knows whether it did."""
-        if generation != self.generation or not self._out:
+        wish = self._wish
+        if generation != wish.generation or not wish.out:
             return NOTHING
-        return self._thaw_failed(now, detail) if self._wish is _RUNNING else self._freeze_failed(now, detail)
+        return self._thaw_failed(now, detail) if wish.rung is _RUNNING else self._freeze_failed(now, detail)
 
     def looked(self, now: float, number: int, obstacle: str | None) -> Effects:
         """Nothing found: sleep. Otherwise look again in a while."""
-        if not self._look or number != self._look:
+        if not self._lookout.number or number != self._lookout.number:
             return NOTHING
-        self._look = 0
         if obstacle is not None:
-            self._obstacle = obstacle
-            self._again_at = now + self._set.recheck_after
+            self._lookout.obstructed(now, obstacle)
             return self._checked(NOTHING)
-        rung = self._rung_due(now)
+        rung = self._ladder.deepest_due(now, self._idle_since(), self._wish.rung)
         assert rung is not None, "looked before anything was due"
         return self._sleep(now, rung)
 
@@ -298,39 +246,40 @@ class IdlePolicy:
 
     def next_deadline(self) -> float | None:
         """When to call `on_deadline`; None while there is nothing to wait for."""
-        if not self.settled:
-            return self._until
+        if not self._wish.settled:
+            return self._wish.until
         if self.busy or self.half_read:
             return None
         if self.state is _AWAKE:
-            return self._held_until if self._held_until < inf else None
-        if self.state is _GRACE or self.state in _ASLEEP:
-            if self._look:
-                return self._again_at
-            due = self._next_due()
-            return None if due is None else max(due, self._again_at)
-        return None
+            return self._hold.until if self._hold.until < inf else None
+        if self.state is not _GRACE and self.state not in _ASLEEP:
+            return None
+        if self._lookout.number:
+            return self._lookout.again_at
+        due = self._ladder.next_due(self._idle_since(), self._wish.rung)
+        return None if due is None else max(due, self._lookout.again_at)
 
     def on_deadline(self, now: float) -> Effects:
         """Whatever is due by `now`; harmless when nothing is."""
-        if not self.settled:
-            if now < self._until:
+        wish = self._wish
+        if not wish.settled:
+            if now < wish.until:
                 return NOTHING
-            if not self._out:
-                return self._checked((self._repeat(now, self._detail),))
-            late = f"no answer in {now - self._asked_at:.3g} s"
-            return self._thaw_failed(now, late) if self._wish is _RUNNING else self._freeze_failed(now, late)
+            if not wish.out:
+                return self._checked((wish.repeat(now),))
+            late = f"no answer in {now - wish.asked_at:.3g} s"
+            return self._thaw_failed(now, late) if wish.rung is _RUNNING else self._freeze_failed(now, late)
         if self.busy or self.half_read:
             return NOTHING
         if self.state is _AWAKE:
-            if now < self._held_until:
+            if now < self._hold.until:
                 return NOTHING
             self._move(_GRACE, "")
         elif self.state is not _GRACE and self.state not in _ASLEEP:
             return NOTHING
         return self._descend(now)
 
-    # === What an operator asks. ===
+    # === What an operator, a probe and a status page ask. ===
 
     @property
     def asleep(self) -> bool:
@@ -338,100 +287,73 @@ class IdlePolicy:
         return not self.is_open
 
     @property
-    def shadow(self) -> bool:
-        return self._set.shadow
+    def generation(self) -> int:
+        """Of the newest wish."""
+        return self._wish.generation
+
+    @property
+    def settled(self) -> bool:
+        """The newest wish is confirmed."""
+        return self._wish.settled
+
+    @property
+    def stuck(self) -> bool:
+        """The app cannot be woken: readiness fails (FZ-046)."""
+        return self._wish.stuck
 
     @property
     def grace(self) -> float | None:
         """Seconds of idleness before the first rung, as it stands now; None without rungs."""
-        return self._grace() if self._ladder else None
+        return self._ladder.grace(self._idle_at) if self._ladder.rungs else None
 
     def reason(self, now: float) -> str:
         """Why the app is awake, or asleep, in words for a status page."""
         words = self._words(now)
-        return f"shadow: {words}" if self._set.shadow else words
+        return f"shadow: {words}" if self.shadow else words
 
     def _words(self, now: float) -> str:
-        state = self.state
-        if state is State.DISABLED:
+        if self.state is State.DISABLED:
             return self._off
-        if state is State.WAKING or state is State.TERMINATING:
-            return self._detail + (f", cannot thaw after {self._attempts} attempts" if self.stuck else "")
-        if state in _ASLEEP:
-            return self._detail
+        if self.state is not _AWAKE and self.state is not _GRACE:
+            stuck = f", cannot thaw after {self._wish.attempts} attempts" if self.stuck else ""
+            return self._wish.why + stuck
         if self.busy:
             return f"busy: {self.busy} request{'s' if self.busy > 1 else ''}"
         if self.half_read:
             return f"busy: {self.half_read} half-read request{'s' if self.half_read > 1 else ''}"
-        if self._armed_at == inf:
-            return "not ready yet"
-        if now < self._armed_at:
-            return f"min uptime: {self._armed_at - now:.0f} s to go"
-        if self._spent:
-            return f"{self._detail}; not again before the next request"
-        if now < self._breaker.until:
-            return f"{self._breaker.failures} freezes failed: suspended for {self._breaker.until - now:.0f} s"
-        if now < self._keep_until:
-            return f"held: {self._keep_until - now:.2g} s to go"
-        if self._obstacle:
-            return f"idle, but {self._obstacle}"
-        return f"grace: idle for {now - self._idle_since():.2g} of {self._grace():.3g} s"
+        if self._lookout.obstacle:
+            return f"idle, but {self._lookout.obstacle}"
+        since = self._idle_since()
+        return self._hold.words(now) or f"idle for {now - since:.2g} of {self._ladder.grace(since):.3g} s"
 
     # === Going down. ===
 
     def _idle_since(self) -> float:
         """The idle period's beginning. Idleness before the app was armed does not count (FZ-013)."""
-        return max(self._idle_at, self._armed_at)
-
-    def _grace(self) -> float:
-        base = self._ladder[0][0] if self._adaptive is None else self._adaptive.grace
-        # As of the period's beginning: a doubling that decays while the app is idle must not pull the deadline forward.
-        return self._flaps.stretch(base, self._idle_at)
-
-    def _dues(self) -> list[tuple[float, Rung]]:
-        """Rungs below the present one, with their instants. What stretches the first delay shifts the others."""
-        start = self._idle_since() + self._grace() - self._ladder[0][0]
-        return [(start + delay, rung) for delay, rung in self._ladder if rung > self._wish]
-
-    def _next_due(self) -> float | None:
-        return min((due for due, _ in self._dues()), default=None)
-
-    def _rung_due(self, now: float) -> Rung | None:
-        return max((rung for due, rung in self._dues() if now >= due), default=None)
+        return max(self._idle_at, self._hold.armed_at)
 
     def _descend(self, now: float) -> Effects:
-        if now < self._again_at:
+        if now < self._lookout.again_at:
             return self._checked(NOTHING)
-        if self._look:
-            return self.looked(now, self._look, "no answer to the look")
-        rung = self._rung_due(now)
+        if self._lookout.number:
+            return self.looked(now, self._lookout.number, "no answer to the look")
+        rung = self._ladder.deepest_due(now, self._idle_since(), self._wish.rung)
         if rung is None:
             return self._checked(NOTHING)
-        cpu_above = self._set.quiesce_cpu
-        if cpu_above is not None:
-            if self._quiesce_until is None:
-                self._quiesce_until = now + self._set.quiesce_for
-            if now >= self._quiesce_until:
-                cpu_above = None
-        if not self._set.look_first and cpu_above is None:
-            return self._sleep(now, rung)
-        self._looks += 1
-        self._look = self._looks
-        self._again_at = now + self._set.look_deadline
-        return self._checked((Look(self._look, self._set.look_first, cpu_above),))
+        look = self._lookout.look(now)
+        return self._sleep(now, rung) if look is None else self._checked((look,))
 
     def _sleep(self, now: float, rung: Rung) -> Effects:
         why = f"idle for {now - self._idle_since():.3g} s"
         first = self.state is _GRACE
-        moved = self._move(_STATE_OF[rung], why)
         if first:
-            self._keep_until = max(self._keep_until, now + self._set.min_between_freezes)
+            self._hold.slept(now)
+        moved = self._move(_STATE_OF[rung], why)
         ask = self._ask(now, rung, why)
-        return self._checked((moved, DROP_POOL, ask) if first and not self._set.shadow else (moved, ask))
+        return self._checked((moved, DROP_POOL, ask) if first and not self.shadow else (moved, ask))
 
     def _freeze_failed(self, now: float, detail: str) -> Effects:
-        self._breaker.failed(now)
-        self._spent = True  # not again before the next idle period (FZ-065)
+        self._hold.failed(now, detail)
         self._quick = False
         return self._wake(now, f"freeze failed: {detail}")
 
@@ -439,102 +361,63 @@ class IdlePolicy:
 
     def _stirred(self, now: float, why: str) -> Effects:
         """A request ended the idle period."""
-        if self._spent:
-            self._spent = False
-            self._quick = self._adaptive is None
-            self._rehold()
-        if self._adaptive is not None and self._armed_at < inf and self.state is not State.WAKING:
-            self._adaptive.gap_seen(now - self._idle_at)
+        if self._hold.armed_at < inf and self.state is not State.WAKING:
+            self._ladder.gap_seen(now - self._idle_at)
+        if self._hold.spent:
+            self._hold.renew()
+            self._quick = not self._ladder.learns
         if self.state is _GRACE:
             self.state = _AWAKE
-            self._forget_look()
+            self._lookout.forget()
         elif self.state in _ASLEEP:
-            self._flaps.cycled(now)
+            self._ladder.cycled(now)
             return self._wake(now, why)
         return NOTHING
 
     def _wake(self, now: float, why: str) -> Effects:
-        """Wish to run, now, whatever is out; the answer that may still come belongs to an older generation (FZ-032,
-        FZ-039)."""
+        """Wish to run, now, whatever is out: an answer to that belongs to an older generation (FZ-032, FZ-039)."""
         if self.state is State.WAKING or self.state is State.TERMINATING:
             return self._checked((self._ask(now, _RUNNING, why),))
         return self._checked((self._move(State.WAKING, why), self._ask(now, _RUNNING, why)))
 
     def _awoke(self, now: float) -> Effects:
-        if self._adaptive is not None:
-            self._adaptive.thaw_seen(now - self._asked_at)
-        self._settle()
+        self._ladder.thaw_seen(now - self._wish.asked_at)
+        self._wish.settle()
+        self._hold.awoke(now)
         self.is_open = True
-        self._keep_until = max(self._keep_until, now + max(self._set.min_running, self._hold_for))
-        self._hold_for = 0.0
-        self._rehold()
         if self.state is State.TERMINATING:
             return self._checked((OPEN,))
-        moved = self._move(State.DISABLED, self._off) if self._off else self._move(_AWAKE, self._detail)
+        moved = self._move(State.DISABLED, self._off) if self._off else self._move(_AWAKE, self._wish.why)
         return self._checked((moved, OPEN))
 
     def _thaw_failed(self, now: float, detail: str) -> Effects:
-        """Fast retries first, then refuse and go on more slowly: an unready pod gets no request that could start
-        another try."""
-        self._attempts += 1
-        self._out = False
-        if self._attempts == self._set.thaw_retries + 1:
-            self.stuck = True
-            self._pause = self._set.thaw_backoff
-        self._until = now + self._pause
-        self._pause = min(self._set.thaw_backoff_cap, self._pause * 2)
-        if self._attempts <= self._set.thaw_retries:
-            return self._checked(NOTHING)
-        return self._checked((Refuse(detail),))
+        """Goes on for ever: an unready pod gets no request that could start another try."""
+        return self._checked((Refuse(detail),) if self._wish.thaw_failed(now) else NOTHING)
 
     # === Small parts. ===
 
     def _ask(self, now: float, rung: Rung, why: str) -> Ask:
-        """A new wish: a new generation, and nothing is certain."""
-        self._wish = rung
-        self.generation += 1
-        self.settled = False
-        self.is_open = self._set.shadow
-        self._asked_at = now
-        self._attempts = 0
-        self._pause = self._set.thaw_retry_after
-        self._detail = why
-        return self._repeat(now, why)
+        self.is_open = self.shadow
+        return self._wish.ask(now, rung, why)
 
-    def _repeat(self, now: float, why: str) -> Ask:
-        """The same wish again, under the same generation."""
-        self._out = True
-        self._until = now + (self._set.thaw_deadline if self._wish is _RUNNING else self._set.freeze_deadline)
-        return Ask(self._wish, self.generation, why)
-
-    def _settle(self) -> None:
-        self.settled = True
-        self.stuck = self._out = False
-        self._until = inf
-
-    def _forget_look(self) -> None:
-        self._look = 0
-        self._again_at = -inf
-        self._obstacle = ""
-        self._quiesce_until = None
-
-    def _new_period(self, now: float) -> None:
+    def _new_period(self, now: float) -> Effects:
         """Idleness counts from here."""
         self._idle_at = now
-        self._spent = False
-        self._quick = self._adaptive is None
-        self._rehold()
+        self._hold.renew()
+        self._quick = not self._ladder.learns
+        return self._held()
 
-    def _rehold(self) -> None:
-        self._held_until = inf if self._spent else max(self._armed_at, self._keep_until, self._breaker.until)
+    def _held(self) -> Effects:
+        """The hold has changed: GRACE has to be earned again."""
         if self.state is _GRACE:
             self._move(_AWAKE, "")
+        return self._checked(NOTHING)
 
     def _move(self, to: State, why: str) -> Moved:
         assert to in TRANSITIONS[self.state], f"{self!r} cannot move to {to.name}"
         moved = Moved(self.state, to, why)
         self.state = to
-        self._forget_look()
+        self._lookout.forget()
         return moved
 
     def _checked(self, effects: Effects) -> Effects:
@@ -544,15 +427,16 @@ class IdlePolicy:
 
     def _check(self) -> None:
         """What must hold between two events, whatever happened."""
-        state, running = self.state, self._wish is _RUNNING
+        state, wish = self.state, self._wish
+        running = wish.rung is _RUNNING
         idle = not self.busy and not self.half_read
         assert self.busy >= 0 and self.half_read >= 0, self
         assert idle or (running and state is not _GRACE), f"busy, yet not kept running: {self!r}"
         assert running == (state not in _ASLEEP), f"state and wish differ: {self!r}"
-        assert self.settled or state in _ASLEEP or state in (State.WAKING, State.TERMINATING), f"unsettled: {self!r}"
-        assert not (self.settled and state is State.WAKING), f"waking, but for what? {self!r}"
-        assert self.is_open == (self._set.shadow or (running and self.settled)), f"the gate is wrong: {self!r}"
-        assert self.settled or self._until < inf, f"would wait for ever: {self!r}"
-        assert not self.stuck or (running and not self.settled), f"stuck without reason: {self!r}"
-        assert (state is _GRACE) <= (not self._off and self._held_until < inf), f"may not sleep: {self!r}"
-        assert not self._look or state is _GRACE or state is State.THROTTLED, f"a look without use: {self!r}"
+        assert wish.settled or state in _ASLEEP or state in (State.WAKING, State.TERMINATING), f"unsettled: {self!r}"
+        assert not (wish.settled and state is State.WAKING), f"waking, but for what? {self!r}"
+        assert self.is_open == (self.shadow or (running and wish.settled)), f"the gate is wrong: {self!r}"
+        assert wish.settled == (wish.until == inf), f"would wait for ever, or for nothing: {self!r}"
+        assert not wish.stuck or (running and not wish.settled), f"stuck without reason: {self!r}"
+        assert state is not _GRACE or (not self._off and self._hold.until < inf), f"may not sleep: {self!r}"
+        assert not self._lookout.number or state in (_GRACE, State.THROTTLED), f"a look without use: {self!r}"

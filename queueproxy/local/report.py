@@ -38,6 +38,11 @@ class Report:
     def log(self) -> Log:
         return self._log
 
+    @property
+    def began_at(self) -> float:
+        """The instant `at_s` counts from, on the clock that all processes of a machine share."""
+        return self._began_at
+
     def event(self, event: str, message: str, /, **fields: object) -> None:
         """Something that happens once or rarely."""
         if self._json is not None:

@@ -193,6 +193,7 @@ class _Run:
             mechanism=self._record.mechanism,
             cgroup=self._record.freezer,
             command=list(self._settings.command),
+            began_at_monotonic_s=self._report.began_at,
         )
         return child
 

@@ -33,7 +33,7 @@ class StatReport:
             self._pod_name,
             report.average,
             report.average_proxied,
-            report.count / PERIOD,
-            report.proxied_count / PERIOD,
+            report.requests / PERIOD,
+            report.proxied_requests / PERIOD,
             now - self._started_at,
         )

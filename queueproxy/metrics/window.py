@@ -14,14 +14,16 @@ class Report(NamedTuple):
 
     average: float
     average_proxied: float
-    count: int
-    proxied_count: int
+    requests: int
+    proxied_requests: int
 
 
 class Window:
     """concurrency and proxied are the current levels; waiting requests are part of them (QP-133)."""
 
-    __slots__ = ("_area", "_area_proxied", "_changed_at", "_elapsed", "concurrency", "count", "proxied", "proxied_count")
+    __slots__ = (
+        "_area", "_area_proxied", "_changed_at", "_elapsed", "concurrency", "count", "proxied", "proxied_count",
+    )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self._changed_at = now

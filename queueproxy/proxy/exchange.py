@@ -13,19 +13,27 @@ grow; what arrives for a finished exchange is ignored.
 
 from __future__ import annotations
 
-import asyncio
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from queueproxy.clock import http_date, monotonic
-from queueproxy.codec.headers import EXPECT, IDEMPOTENCY_KEY, K_ORIGINAL_HOST, K_PROXY_REQUEST
-from queueproxy.codec.http1 import RequestHead, chunk, last_chunk, request_bytes
-from queueproxy.codec.response import ResponseReader, interim_bytes, response_bytes, switching_bytes
-from queueproxy.errors import CLIENT_GONE, QUEUE_FULL, TIMED_OUT, UPSTREAM_EOF, Failure, malformed_response
+from queueproxy.codec.encode import chunk, last_chunk, request_bytes
+from queueproxy.codec.headers import EXPECT, IDEMPOTENCY_KEY, K_PROXY_REQUEST
+from queueproxy.codec.http1 import RequestHead
+from queueproxy.codec.response import ResponseReader, connection_line, interim_bytes, response_bytes
+from queueproxy.errors import (
+    CLIENT_GONE,
+    QUEUE_FULL,
+    TIMED_OUT,
+    UPSTREAM_EOF,
+    Failure,
+    malformed_response,
+)  # fmt: skip
 from queueproxy.limit.breaker import ADMITTED, REFUSED
 from queueproxy.proxy.classify import MARKED, Kind
 from queueproxy.proxy.deadline import due
-from queueproxy.proxy.tunnel import Tunnel
+from queueproxy.proxy.expect import Expectation
+from queueproxy.proxy.stage import ANSWERED, ASLEEP, DIALLING, DONE, NEW, QUEUED, SENT, TUNNELLED
+from queueproxy.proxy.tunnel import Tunnel, switch
 
 if TYPE_CHECKING:
     from queueproxy.proxy.plane import Plane
@@ -33,34 +41,20 @@ if TYPE_CHECKING:
     from queueproxy.proxy.upstream import UpstreamConnection
 
 HELD_BODY: Final = 64 * 1024  # bytes of body kept for a request that may not go out yet; then reading stops
-CONTINUE_AFTER: Final = 1.0  # seconds the app may stay silent before we say 100 ourselves (QP-079)
 JOIN_BELOW: Final = 16 * 1024  # pieces under this are joined into one write: copying is cheaper than a second iovec
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
 
-class Stage(IntEnum):
-    """Where the request is."""
-
-    NEW = 0
-    QUEUED = 1  # waits for a slot
-    ASLEEP = 2  # waits for the thaw
-    DIALLING = 3
-    SENT = 4  # the head is with the app, no final answer came back
-    ANSWERED = 5  # the client has, or will have, a final head
-    TUNNELLED = 6
-    DONE = 7
-
-
-NEW, QUEUED, ASLEEP, DIALLING, SENT, ANSWERED, TUNNELLED, DONE = Stage
-
-
 class Exchange:
-    """One request. began_at: arrival. wrote_at: last write to the client, 0 for none; exact only with an idle timeout."""
+    """One request. began_at: arrival. wrote_at: last write to the client, 0: none; exact only with an idle timeout.
+
+    proxied: the activator counted it already. slotted: it holds a slot of the limiter.
+    """
 
     __slots__ = (
-        "_chunked", "_continue_timer", "_continued", "_held", "_held_size", "_interim", "_keep", "_out", "_proxied",
-        "_request_ended", "_retried", "_reused", "_slotted", "_until_close", "began_at", "client", "head", "kind",
-        "plane", "stage", "status", "tunnel", "upstream", "wrote_at",
+        "_bulky", "_chunked", "_expectation", "_held", "_held_size", "_interim", "_keep", "_out", "_request_ended",
+        "_retried", "_reused", "_until_close", "began_at", "client", "head", "kind", "plane", "proxied", "slotted",
+        "stage", "status", "tunnel", "upstream", "wrote_at",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, plane: Plane, head: RequestHead, kind: Kind, now: float) -> None:
@@ -77,13 +71,13 @@ class Exchange:
         self._out: list[bytes] = []
         self._held: list[bytes] | None = None
         self._request_ended = head.body == 0
-        self._slotted = False
+        self.slotted = False
         self._retried = False
         self._reused = False
         self._interim = False
-        self._continued = False
-        self._continue_timer: asyncio.TimerHandle | None = None
-        self._proxied = False
+        self._expectation: Expectation | None = None
+        self.proxied = False
+        self._bulky = False
         self._chunked = False
         self._until_close = False
         self._keep = False
@@ -103,13 +97,12 @@ class Exchange:
         plane.gate.arrived(now)  # the thaw is asked for now; bytes follow when it is confirmed (FZ-036)
         special = self.head.special
         if self.kind is MARKED:
-            if K_ORIGINAL_HOST in special:  # neither restored nor removed for these (contract 3.6)
-                self.head.lines += (b"K-Original-Host", b": ", special.pop(K_ORIGINAL_HOST), b"\r\n")
+            self.head.keep_original_host()
             self._when_awake()
             return
         if K_PROXY_REQUEST in special:
-            self._proxied = special[K_PROXY_REQUEST] == b"activator"  # QP-131
-        plane.recorder.arrived(now, self._proxied)
+            self.proxied = special[K_PROXY_REQUEST] == b"activator"  # QP-131
+        plane.recorder.arrived(now, self.proxied)
         limit = plane.limit
         if limit is None:
             self._when_awake()
@@ -124,7 +117,7 @@ class Exchange:
 
     def admitted(self) -> None:
         """Holds a slot from here to `_finish`."""
-        self._slotted = True
+        self.slotted = True
         self._when_awake()
 
     def _when_awake(self) -> None:
@@ -180,8 +173,8 @@ class Exchange:
             self._held = None
             upstream.transport.writelines([data, *held])
             self.client.release_reading(for_upstream=False)
-        if EXPECT in head.special and not self._request_ended and self._continue_timer is None:
-            self._continue_timer = self.plane.loop.call_later(CONTINUE_AFTER, self._say_continue)
+        if EXPECT in head.special and not self._request_ended and self._expectation is None:
+            self._expectation = Expectation(self)
 
     def request_body(self, data: bytes) -> None:
         """Body bytes from the client, in order."""
@@ -215,10 +208,8 @@ class Exchange:
 
     def informed(self, status: int, lines: list[bytes]) -> None:
         """A 1xx from the app; relayed, and never the last word (QP-078)."""
-        if status == 100:
-            if self._continued:
-                return  # we said it already
-            self._continued = True
+        if status == 100 and self._expectation is not None and not self._expectation.met():
+            return  # we said it already
         if self.head.minor:
             self._interim = True
             self._out.append(interim_bytes(status, lines))
@@ -229,19 +220,16 @@ class Exchange:
         head = self.head
         self.status = response.status
         keep = head.keep_alive and not self.plane.closing
-        # An upload the client has not begun because it waits for our 100 may or may not follow: only closing is safe.
-        if not self._request_ended and EXPECT in head.special and not self._continued:
+        if not self._request_ended and self._upload_uncertain():
             keep = False
         if response.in_body and response.content_length is None:
             self._chunked = head.minor == 1
             self._until_close = not self._chunked
             keep = keep and self._chunked
         self._keep = keep
-        if head.minor:
-            connection = b"" if keep else b"Connection: close\r\n"
-        else:
-            connection = b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n"
-        self._out.append(response_bytes(response, chunked=self._chunked, connection=connection, date=http_date()))
+        connection = connection_line(keep=keep, minor=head.minor)
+        date = b"" if response.has_date else http_date()
+        self._out.append(response_bytes(response, chunked=self._chunked, connection=connection, date=date))
 
     def response_body(self, data: bytes) -> None:
         """Body bytes from the app, in order."""
@@ -249,6 +237,8 @@ class Exchange:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
             self._out.append(data)
+        if len(data) > JOIN_BELOW:
+            self._bulky = True
 
     def response_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The answer is whole; `flush` finishes the exchange."""
@@ -269,44 +259,29 @@ class Exchange:
         transport = self.client.transport
         if len(out) == 1:
             transport.write(out[0])
-        elif max(map(len, out)) < JOIN_BELOW:
-            transport.write(b"".join(out))
-        else:
+        elif self._bulky:
+            self._bulky = False
             transport.writelines(out)
+        else:
+            transport.write(b"".join(out))
         if self.plane.timeouts.idle:
             self.wrote_at = monotonic()
         elif not self.wrote_at:
             self.wrote_at = self.began_at  # only "has written" matters
 
-    def _say_continue(self) -> None:
-        """The app stayed silent: the client must not wait for it (QP-079)."""
-        self._continue_timer = None
-        if self.stage is SENT and not self._continued and self.head.minor:
-            self._continued = True
-            self.client.transport.write(interim_bytes(100, []))
-
     def switched(self, protocol: bytes, lines: list[bytes]) -> None:
-        """101: the connection now belongs to another protocol (QP-080…082)."""
-        asked = self.head.upgrade
-        if asked is None or asked.lower() != protocol.lower():
-            self.fail(
-                Failure(
-                    "upgrade_mismatch",
-                    502,
-                    f'backend tried to switch protocol "{protocol.decode("latin-1")}" when '
-                    f'"{(asked or b"").decode("latin-1")}" was requested',
-                )
-            )
-            return
-        upstream = self.upstream
-        assert upstream is not None
+        """101 from the app (QP-080…082)."""
+        switch(self, protocol, lines)
+
+    def hand_over(self, head: bytes, tunnel: Tunnel) -> None:
+        """The connection now belongs to another protocol; head is our 101."""
         self.stage = TUNNELLED
         self.status = 200  # what upstream records for a 101 (contract 5.4)
         self.plane.tunnels += 1
-        self._out.append(switching_bytes(protocol, lines))
+        self._out.append(head)
         self.flush()
-        self.tunnel = Tunnel(self, self.client, upstream)
-        self.client.tunnel(self.tunnel)
+        self.tunnel = tunnel
+        self.client.tunnel(tunnel)
 
     # -- ends
 
@@ -366,11 +341,16 @@ class Exchange:
         if failure.status == 502:
             self.plane.log.error("error reverse proxying request", error=failure.text)
         self._keep = (
-            self.head.keep_alive
-            and not self.plane.closing
-            and (self._request_ended or (EXPECT not in self.head.special or self._continued))
+            self.head.keep_alive and not self.plane.closing and (self._request_ended or not self._upload_uncertain())
         )
-        self._finish_with(failure)
+        self._out = []
+        self.client.answer(failure, keep=self._keep, head=self.head)
+        self._finish(failure.status)
+        self.client.exchange_ended(keep=self._keep, request_ended=self._request_ended)
+
+    def _upload_uncertain(self) -> bool:
+        """The client waits for a 100 it did not get: its upload may or may not follow, so only closing is safe."""
+        return EXPECT in self.head.special and (self._expectation is None or not self._expectation.said)
 
     def fail_body(self, failure: Failure) -> None:
         """The rest of the request is unreadable: no further message can follow on this connection."""
@@ -379,12 +359,6 @@ class Exchange:
             self.fail(failure)
         else:
             self._cut(self.status)
-
-    def _finish_with(self, failure: Failure) -> None:
-        self._out = []
-        self.client.answer(failure, keep=self._keep, head=self.head)
-        self._finish(failure.status)
-        self.client.exchange_ended(keep=self._keep, request_ended=self._request_ended)
 
     def _cut(self, status: int) -> None:
         """A started answer cannot be finished: end the connection so that it never looks complete (QP-084)."""
@@ -433,20 +407,6 @@ class Exchange:
         assert self.stage is not DONE, "an exchange finished twice"
         reached = self.stage >= ASLEEP
         self.stage = DONE
-        now = now or monotonic()
-        plane = self.plane
-        plane.in_flight -= 1
-        if self.tunnel is not None:
-            plane.tunnels -= 1
-        if self._continue_timer is not None:
-            self._continue_timer.cancel()
-        if self.kind is not MARKED:
-            plane.recorder.window.left(now, self._proxied)
-            if reached:
-                plane.recorder.invoked(status, now - self.began_at)
-        if self._slotted:
-            assert plane.limit is not None
-            plane.limit.leave()
-        plane.gate.left(now)
-        if plane.idle_empty is not None and not plane.in_flight:
-            plane.idle_empty()
+        if self._expectation is not None:
+            self._expectation.close()
+        self.plane.settle(self, status, reached, now or monotonic())

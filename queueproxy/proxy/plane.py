@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from queueproxy.limit.gate import LimitGate
 from queueproxy.metrics.recorder import Recorder
+from queueproxy.proxy.classify import MARKED
 from queueproxy.proxy.deadline import Timeouts
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Plane:
 
     __slots__ = (
         "closing", "connections", "drain", "gate", "health", "idle_empty", "in_flight", "limit", "log", "loop",
-        "pool", "recorder", "timeouts", "tunnels",
+        "pool", "recorder", "shortest", "timeouts", "tunnels",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Plane:
         self.gate = gate
         self.pool = pool
         self.timeouts = timeouts
+        self.shortest = timeouts.shortest
         self.health = health
         self.drain = drain
         self.log = log
@@ -92,6 +94,25 @@ class Plane:
 
     def __repr__(self) -> str:
         return f"<Plane in_flight={self.in_flight} connections={len(self.connections)} closing={self.closing}>"
+
+    def settle(self, exchange: Exchange, status: int, reached: bool, now: float) -> None:
+        """Gives back what `Exchange.begin` and `admitted` took; called once per request, by its one exit.
+
+        reached: it got past the limiter, so it is an invocation (contract 3.11).
+        """
+        self.in_flight -= 1
+        if exchange.tunnel is not None:
+            self.tunnels -= 1
+        if exchange.kind is not MARKED:
+            recorder = self.recorder
+            recorder.window.left(now, exchange.proxied)
+            if reached:
+                recorder.invoked(status, now - exchange.began_at)
+        if exchange.slotted and self.limit is not None:
+            self.limit.leave()
+        self.gate.left(now)
+        if self.idle_empty is not None and self.in_flight <= self.tunnels:
+            self.idle_empty()
 
     def close_idle(self) -> None:
         """Shutdown: no connection is kept after its present answer; idle ones end now (QP-283)."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from queueproxy.clock import http_date, monotonic
 from queueproxy.codec.headers import EXPECT
-from queueproxy.codec.http1 import BadMessage, RequestHead, RequestReader
-from queueproxy.codec.response import STATUS_LINES, answer_bytes
+from queueproxy.codec.http1 import HEAD, PAUSED, BadMessage, RequestHead, RequestReader
+from queueproxy.codec.response import answer_bytes, connection_line, status_line
 from queueproxy.errors import SHUTTING_DOWN, Failure, malformed_body
 from queueproxy.proxy.classify import HEALTH, MARKED, TRAFFIC, classify, health_verdict, network_verdict
 from queueproxy.proxy.deadline import HEAD_TIMEOUT, LINGER
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 DISCARD: Final = 256 * 1024  # bytes of an unread upload swallowed to keep the connection; Go's figure (contract 1.3)
 _NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
-_CLOSE: Final = b"Connection: close\r\n"
 # Why reading is paused: bits, because reasons come and go independently.
 _BACKLOG, _HELD, _UPSTREAM = 1, 2, 4
 
@@ -84,18 +83,18 @@ class ClientConnection(asyncio.Protocol):
         reader = self._reader
         try:
             reader.feed(data)
-            while reader.backlog and self._free:
+            while reader.held and reader.state == PAUSED and self._free:
                 reader.resume()
         except BadMessage as bad:
             self._refuse(bad)
             return
         finally:
             self._feeding = False
-        if reader.state:  # not between heads
-            if reader.backlog and not self._free:
+        if reader.held:
+            if reader.state == PAUSED:
                 self._pause(_BACKLOG)
-        elif reader.mid_message:
-            self._head_begun()
+            elif reader.state == HEAD:
+                self._head_begun()
 
     def eof_received(self) -> bool:
         if self._tunnel is not None:
@@ -163,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
             return
         plane = self._plane
         exchange = self._exchange = Exchange(self, plane, head, kind, now)
-        deadline = now + plane.timeouts.shortest
+        deadline = now + plane.shortest
         if self._timer is None or deadline < self._timer_at:
             self._arm(deadline, now)
         exchange.begin()
@@ -201,11 +200,7 @@ class ClientConnection(asyncio.Protocol):
         self._write_answer(head, failure.status, body, keep=keep, extra=extra)
 
     def _write_answer(self, head: RequestHead, status: int, body: bytes, *, keep: bool, extra: bytes = b"") -> None:
-        connection = b""
-        if not keep:
-            connection = _CLOSE
-        elif head.minor == 0:
-            connection = b"Connection: keep-alive\r\n"
+        connection = connection_line(keep=keep, minor=head.minor)
         self.transport.write(
             answer_bytes(
                 status, body, date=http_date(), extra=extra, connection=connection, head_only=head.method == b"HEAD"
@@ -226,8 +221,12 @@ class ClientConnection(asyncio.Protocol):
         if self._paused_by:
             self._paused_by = _BACKLOG
             self._resume(_BACKLOG)
-        if not self._feeding and self._reader.state:
-            self._next()
+        if not self._feeding:
+            reader = self._reader
+            if reader.held:
+                self._next()
+            elif reader.state == PAUSED:
+                reader.state = HEAD
 
     def _next(self) -> None:
         """Looks at what the client sent meanwhile; called outside data_received only."""
@@ -236,15 +235,14 @@ class ClientConnection(asyncio.Protocol):
         self._feeding = True
         reader = self._reader
         try:
-            reader.resume()
-            while reader.backlog and self._free:
+            while reader.state == PAUSED and self._free:
                 reader.resume()
         except BadMessage as bad:
             self._refuse(bad)
             return
         finally:
             self._feeding = False
-        if reader.mid_message:
+        if reader.state == HEAD and reader.held:
             self._head_begun()
 
     def cut(self, *, abruptly: bool) -> None:
@@ -323,7 +321,7 @@ class ClientConnection(asyncio.Protocol):
         if self._discard >= 0:
             self.transport.close()  # its request was answered; only the rest of its body is broken
             return
-        phrase = STATUS_LINES[bad.status][len(b"HTTP/1.1 ") : -2]
+        phrase = status_line(bad.status)[len(b"HTTP/1.1 ") : -2]
         line = phrase if bad.reason.encode() in phrase or bad.status == 501 else phrase[:3] + b" " + bad.reason.encode()
         body = b"Unsupported transfer encoding" if bad.status == 501 else line
         self.transport.write(

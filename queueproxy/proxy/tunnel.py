@@ -8,11 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queueproxy.clock import monotonic
+from queueproxy.codec.response import switching_bytes
+from queueproxy.errors import upgrade_mismatch
 
 if TYPE_CHECKING:
     from queueproxy.proxy.exchange import Exchange
     from queueproxy.proxy.server import ClientConnection
     from queueproxy.proxy.upstream import UpstreamConnection
+
+
+def switch(exchange: Exchange, protocol: bytes, lines: list[bytes]) -> None:
+    """A 101 from the app: hands the connection over if it is what the client asked for, else 502 (QP-081)."""
+    asked = exchange.head.upgrade or b""
+    upstream = exchange.upstream
+    if upstream is None or asked.lower() != protocol.lower():
+        exchange.fail(upgrade_mismatch(protocol, asked))
+    else:
+        exchange.hand_over(switching_bytes(protocol, lines), Tunnel(exchange, exchange.client, upstream))
 
 
 class Tunnel:

@@ -854,7 +854,7 @@ def test_shadow_mode_decides_and_asks_but_the_gate_never_closes() -> None:
         ("busy", "busy: 1 request"),
         ("half-read", "busy: 1 half-read request"),
         ("spent", "freeze failed: io; not again before the next request"),
-        ("grace", "grace: idle for 0.5 of 1 s"),
+        ("grace", "idle for 0.5 of 1 s"),
         ("obstructed", "idle, but backlog"),
         ("throttled", "idle for 1 s"),
         ("frozen", "idle for 2 s"),
@@ -870,7 +870,7 @@ def test_the_reason_is_in_human_words(stage: str, words: str) -> None:
 
 
 def test_the_repr_shows_where_it_stands() -> None:
-    assert repr(staged("stuck")[0]) == "<IdlePolicy WAKING wish=RUNNING gen=3 busy=0 half_read=0 unsettled stuck>"
+    assert repr(staged("stuck")[0]) == "<IdlePolicy WAKING wish=RUNNING gen=3 unsettled stuck busy=0 half_read=0>"
     assert repr(staged("busy")[0]) == "<IdlePolicy AWAKE wish=RUNNING gen=0 busy=1 half_read=0>"
 
 

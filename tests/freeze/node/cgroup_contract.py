@@ -5,6 +5,7 @@ never delivers. (A vforking parent, though shown as D, counts as frozen in both 
 """
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -350,6 +351,42 @@ class FreezerContract:
         outside.stands_still()
         assert run(freezer.thaw()) is Outcome.THAWED
         outside.goes_on()
+
+    @pytest.mark.fz("FZ-075", "FZ-076")
+    @pytest.mark.parametrize("seed", range(4))
+    def test_whatever_happens_in_whatever_order_a_forced_thaw_sets_everything_running(
+        self, lab: Lab, seed: int
+    ) -> None:
+        """We, a second freezer and an administrator of the parent, at random; each finished move told the truth."""
+        pod = lab.make("pod")
+        path = f"{pod}/app"
+        os.mkdir(path)
+        work = lab.run(path, "ticking", 4)
+        ours, theirs = open_freezer(path), open_freezer(path)
+        above = open_freezer(pod)
+        chance = random.Random(seed)
+        under_way = {freezer: freezer.thaw() for freezer in (ours, theirs, above)}
+        for _ in range(150):
+            freezer = chance.choice([ours, ours, theirs, above])
+            doing = chance.choice(["freeze", "thaw", "step", "step", "run"])
+            if doing == "freeze":
+                under_way[freezer] = freezer.freeze()
+            elif doing == "thaw":
+                under_way[freezer] = freezer.thaw()
+            elif doing == "step":
+                under_way[freezer].step(monotonic())
+            else:
+                is_news = not under_way[freezer].is_finished
+                outcome = run(under_way[freezer])
+                if is_news:
+                    seen = freezer.observe()
+                    assert outcome in (Outcome.FROZEN, Outcome.THAWED, Outcome.FOREIGN), under_way[freezer]
+                    assert seen.frozen == (outcome is not Outcome.THAWED), under_way[freezer]
+                    assert freezer.owned == (outcome is Outcome.FROZEN), under_way[freezer]
+        for freezer in (above, ours):
+            assert run(freezer.thaw(force=True)) is Outcome.THAWED
+        assert ours.observe() == theirs.observe() == RUNNING
+        work.goes_on()
 
     def test_a_stopped_process_counts_as_frozen_and_stays_stopped_after_the_thaw(self, lab: Lab) -> None:
         path = lab.make("app")

@@ -261,6 +261,19 @@ class CpuContract:
             assert throttle.restore() is Squeeze.RESTORED
             assert throttle.read() == Limit(None, 100_000)
 
+    @pytest.mark.fz("FZ-082")
+    def test_a_writer_who_comes_between_keeps_what_they_wrote(self, lab: Lab) -> None:
+        path = lab.make("app")
+        throttle, other = CpuThrottle.open(path), CpuThrottle.open(path, quota_us=70_000)
+        assert throttle.squeeze() is Squeeze.SQUEEZED
+        other._write(Limit(70_000, 100_000), Limit(1_000, 100_000))
+        assert throttle.restore() is Squeeze.FOREIGN
+        assert throttle.read() == Limit(70_000, 100_000)
+        assert throttle.squeeze() is Squeeze.SQUEEZED, "theirs is now what we go back to"
+        assert throttle.previous == "70000 100000"
+        assert throttle.restore() is Squeeze.RESTORED
+        assert throttle.read() == Limit(70_000, 100_000)
+
     def test_a_removed_cgroup_is_gone(self, lab: Lab) -> None:
         path = lab.make("app")
         throttle = CpuThrottle.open(path)
