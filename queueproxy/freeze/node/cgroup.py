@@ -151,12 +151,12 @@ class Freezer(ABC, Subject):
         return self._refuses_freeze(look) if freeze else self._refuses_thaw(look, force)
 
     def _refuses_freeze(self, look: _Look) -> tuple[Outcome, str]:
-        if look.above:
-            return Outcome.FOREIGN, "an ancestor is frozen"
         if look.own and not self.owned:
             return Outcome.FOREIGN, "frozen by someone else"
         if look.own and look.frozen:
             return Outcome.FROZEN, "already frozen"
+        if look.above and not look.own:
+            return Outcome.FOREIGN, "an ancestor is frozen"
         if os.getpid() in self.pids():
             # Nobody would be left to thaw us (T-10).
             raise OSError(errno.EDEADLK, "would freeze ourselves", self.cgroup.name)
