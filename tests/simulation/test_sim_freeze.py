@@ -35,7 +35,7 @@ from queueproxy.freeze.policy import (
 )
 
 SEED = int(os.environ.get("QUEUEPROXY_SIM_SEED", "1"))
-SCHEDULES = int(os.environ.get("QUEUEPROXY_SIM_SCHEDULES", "2500"))
+SCHEDULES = int(os.environ.get("QUEUEPROXY_SIM_SCHEDULES", "1500"))
 ACTIONS = 80  # random actions per schedule; answers, timers and repetitions come on top
 LAST_WORDS = 60  # lines of history shown on failure
 
