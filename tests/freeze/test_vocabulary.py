@@ -1,0 +1,32 @@
+"""The language between the policy and its door."""
+
+import pytest
+
+from queueproxy.freeze.vocabulary import NOTHING, TRANSITIONS, Rung, State
+
+ASLEEP = {State.THROTTLED, State.FROZEN}
+
+
+def test_rungs_are_ordered_by_depth() -> None:
+    assert sorted(Rung) == [Rung.RUNNING, Rung.THROTTLED, Rung.FROZEN]
+
+
+def test_every_state_has_its_edges() -> None:
+    assert set(TRANSITIONS) == set(State)
+
+
+@pytest.mark.fz("FZ-050")
+def test_terminating_is_reached_from_everywhere_and_left_to_nowhere() -> None:
+    assert not TRANSITIONS[State.TERMINATING]
+    assert all(State.TERMINATING in to for state, to in TRANSITIONS.items() if state is not State.TERMINATING)
+
+
+@pytest.mark.fz("FZ-033")
+def test_sleep_is_entered_only_from_grace_and_left_only_through_waking() -> None:
+    assert {state for state, to in TRANSITIONS.items() if to & ASLEEP} - ASLEEP == {State.GRACE}
+    for state in ASLEEP:
+        assert TRANSITIONS[state] - ASLEEP == {State.WAKING, State.TERMINATING}
+
+
+def test_nothing_is_one_object_and_empty() -> None:
+    assert NOTHING == () and not NOTHING
