@@ -26,7 +26,7 @@ from queueproxy.local.journal import Journal, JournalError, Record, open_journal
 from queueproxy.local.mend import mend, mend_all
 from queueproxy.local.placement import SIGNALS, Place, PlacementError, place, plans, read_hierarchy
 from queueproxy.local.report import Report, summary_of
-from queueproxy.local.settings import RunSettings
+from queueproxy.local.settings import ENDING, PASSED_ON, RunSettings
 from queueproxy.local.stopper import SessionStopper
 from queueproxy.local.terminal import RESET
 from queueproxy.net.listen import ListenFailed, listen
@@ -36,6 +36,7 @@ __all__ = ["run"]
 EX_FAILED = 1
 # What is left of the app when its first process has ended gets no further grace; this is for the kernel to do it.
 KILL_WITHIN = 5.0
+HANDLED = (*ENDING, *PASSED_ON, signal.SIGCHLD)
 
 
 class _Failed(Exception):
@@ -80,6 +81,10 @@ class _Run:
 
     def run(self) -> int:
         with self._undo:
+            # Until somebody handles them: a signal in these milliseconds waits, and then ends us in the proper order.
+            self._undo.callback(
+                signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+            )
             sock = self._take_port()
             self._undo.callback(sock.close)
             journal = self._open_journal()
@@ -207,7 +212,7 @@ class _Run:
         guardian: Guardian,
     ) -> int:
         from queueproxy.local.freezer import LocalFreezer
-        from queueproxy.local.serving import ENDING, PASSED_ON, Serving
+        from queueproxy.local.serving import Serving
 
         stoppable: Freezer | SessionStopper = SessionStopper(child.pid)
         throttle = None
@@ -230,7 +235,8 @@ class _Run:
         self._undo.callback(signal.signal, signal.SIGCHLD, before)
         if self._terminal:
             serving.watch_terminal(2)
-        loop.call_soon(child.reap)  # it may have ended before anybody listened
+        # In the loop's first turn: uvloop hears of signals only while it runs, and what came before would be lost.
+        loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, HANDLED)
         loop.run_until_complete(serving.run())
         facts = summary_of(
             serving.tally,

@@ -25,7 +25,7 @@ from queueproxy.local.child import Child, describe_exit, exit_code
 from queueproxy.local.freezer import LocalFreezer
 from queueproxy.local.idlecpu import IdleCpu
 from queueproxy.local.report import Report, status_text
-from queueproxy.local.settings import SHADOW, RunSettings
+from queueproxy.local.settings import PASSED_ON, SHADOW, RunSettings
 from queueproxy.local.tally import Tally
 from queueproxy.local.terminal import StatusLine
 from queueproxy.local.watch import RunWatch
@@ -50,9 +50,6 @@ NO_LIMIT = 30 * 86_400.0
 LAST_WORDS = 1.0
 # Between two rounds of probing an app that is late; each round tries for 10 s (QP-263).
 PROBE_AGAIN_AFTER = 0.5
-# Signals the app may want and we have no use for.
-PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def idle_settings(settings: RunSettings) -> IdleSettings:

@@ -8,11 +8,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from signal import Signals
 
-__all__ = ["FREEZE", "MODES", "SHADOW", "THROTTLE", "WAYS", "RunSettings", "duration", "duration_or_off"]
+__all__ = [
+    "ENDING",
+    "FREEZE",
+    "MODES",
+    "PASSED_ON",
+    "SHADOW",
+    "THROTTLE",
+    "WAYS",
+    "RunSettings",
+    "duration",
+    "duration_or_off",
+]
 
 FREEZE, THROTTLE, SHADOW = MODES = ("freeze", "throttle", "shadow")
 AUTO, V2, V1, SIGNAL = WAYS = ("auto", "v2", "v1", "signal")
+
+ENDING = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGHUP)
+# Signals the app may want and we have no use for.
+PASSED_ON = (Signals.SIGUSR1, Signals.SIGUSR2)
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
