@@ -204,6 +204,18 @@ def _as_json(
     }
 
 
+def _footnote(flags: argparse.Namespace, generator: str, figures: Mapping[str, object]) -> str:
+    """How the figures above came about."""
+    parts = []
+    if set(flags.subjects) & figures.keys():
+        parts.append(
+            f"median [lowest..highest] of {flags.rounds} round(s), {flags.duration:g} s each, load by {generator}"
+        )
+    if "wake" in flags.subjects:
+        parts.append(f"wake: {flags.wakes} wakes in local mode, driver {flags.driver}")
+    return "\n".join(parts)
+
+
 def _terminated(number: int, frame: object) -> None:
     raise SystemExit(128 + number)  # unwinds: what was started is ended
 
@@ -228,7 +240,7 @@ def bench_main(argv: list[str]) -> int:
     names = {"ours": "ours", "bare": "bare", "peer": flags.peer_name}
     rulings = judge(figures)
     print(table.render(figures, names))
-    print(f"\nmedian [lowest..highest] of {flags.rounds} round(s), {flags.duration:g} s each, load by {generator}")
+    print("\n" + _footnote(flags, generator, figures))
     if rulings:
         print("\n" + table.render_rulings(rulings, names))
     if flags.json is not None:

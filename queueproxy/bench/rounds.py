@@ -91,6 +91,7 @@ class Rounds:
         figures = {
             Measure("listening_ms"): subject.listening_s * 1e3,
             Measure("answering_ms"): subject.answering_s * 1e3,
+            Measure("start_cpu_ms"): subject.exact_cpu_s() * 1e3,
             Measure("rss_start_mb"): subject.rss_mb(),
         }
         served = 0

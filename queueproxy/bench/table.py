@@ -18,6 +18,7 @@ _NAMES = {
     "p99_ms": ("p99, ms", 3),
     "listening_ms": ("exec to listening, ms", 1),
     "answering_ms": ("exec to first answer, ms", 1),
+    "start_cpu_ms": ("CPU from exec to first answer, ms", 1),
     "rss_start_mb": ("RSS before load, MB", 1),
     "rss_mb": ("RSS after load, MB", 1),
     "idle_cpu_percent": ("idle CPU, % of a core", 3),

@@ -1,8 +1,8 @@
 """Runs an app under `queueproxy run`, lets it fall asleep and asks again, many times: what a wake adds.
 
-One client on one kept connection. Each cycle asks once while the app is frozen and once more, after a pause in
-which it stays awake, so both find caches and clock speeds equally cold; the difference of the medians is what sleep
-added, with the fresh upstream connection a thawed app needs included.
+One client on one kept connection. Each cycle asks once while the app is frozen and once while it is awake, both after
+the same pause, so both find caches and clock speeds equally cold; the difference of the medians is what sleep added,
+with the fresh upstream connection a thawed app needs included.
 """
 
 from __future__ import annotations
@@ -132,15 +132,16 @@ def measure_wakes(sleeper: Sleeper, wakes: int, say: Callable[[str], None]) -> d
         said_at = 0.0
         while asleep.total < wakes:
             for change in sleeper.wait_until_frozen():
-                if change.to == "awake" and change.took_us is not None:
+                if change.to == "running" and change.took_us is not None:
                     confirmed_us.append(change.took_us)
+            time.sleep(PAUSE_S)  # as long as before the other request: the freeze itself has warmed our caches
             asleep.record(_first_byte_us(connection))
             time.sleep(PAUSE_S)
             took = _first_byte_us(connection)
             told = sleeper.told()
             if not any(change.to == "frozen" for change in told):  # else the machine stalled us past the delay
                 awake.record(took)
-            confirmed_us += [change.took_us for change in told if change.to == "awake" and change.took_us is not None]
+            confirmed_us += [change.took_us for change in told if change.to == "running" and change.took_us is not None]
             if time.monotonic() - said_at > 2:
                 said_at = time.monotonic()
                 say(f"wake: {asleep.total}/{wakes}")

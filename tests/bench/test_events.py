@@ -8,16 +8,19 @@ from queueproxy.bench.events import Moved, moved, phase_means_ms
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('{"from":"GRACE","to":"FROZEN","reason":"idle","generation":3,"took_us":210}', Moved("frozen", 210.0)),
-        ('{"from":"frozen","to":"waking","reason":"request"}', Moved("waking", None)),
-        ('{"to":"awake","took_us":null}', Moved("awake", None)),
+        (
+            '{"event":"state","from":"RUNNING","to":"FROZEN","reason":"idle","generation":3,"took_us":210}',
+            Moved("frozen", 210.0),
+        ),
+        ('{"event":"state","from":"frozen","to":"running","reason":"request"}', Moved("running", None)),
+        ('{"to":"running","took_us":null}', Moved("running", None)),
         ('{"event":"summary","wakes":3}', None),
         ('{"to":3}', None),
         ("[1]", None),
         ("a line of the app", None),
         ("", None),
     ],
-    ids=["frozen", "waking", "no time", "summary", "odd", "list", "text", "empty"],
+    ids=["frozen", "running", "no time", "summary", "odd", "list", "text", "empty"],
 )
 def test_only_changes_of_state_are_read(line: str, expected: Moved | None) -> None:
     assert moved(line) == expected

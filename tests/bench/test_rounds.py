@@ -52,7 +52,8 @@ def test_a_round_measures_every_subject_and_ends_it(ports: tuple[int, int]) -> N
     rounds.run()
     loads = [(scenario, connections) for scenario in ("small", "64k") for connections in (2,)]
     expected = {
-        Measure(name) for name in ("listening_ms", "answering_ms", "rss_start_mb", "rss_mb", "idle_cpu_percent")
+        Measure(name)
+        for name in ("listening_ms", "answering_ms", "start_cpu_ms", "rss_start_mb", "rss_mb", "idle_cpu_percent")
     }
     expected |= {Measure(name, *load) for name in ("cpu_us", "req_s", "p50_ms", "p99_ms") for load in loads}
     expected |= {Measure("body_mb_cpu_s", "64k", connections) for connections in (2,)}
