@@ -53,6 +53,8 @@ __all__ = [
 
 # One pass signals all there are; more are only needed when they fork faster than we signal.
 KILL_PASSES = 16
+# Kernels before 5.3, where v1 is at home, and seccomp profiles of that age.
+NO_PIDFD = frozenset({errno.ENOSYS, errno.EPERM})
 
 
 class Observation(NamedTuple):
@@ -122,6 +124,8 @@ class Freezer(ABC, Subject):
         signalled: set[int] = set()
         for _ in range(KILL_PASSES):
             fresh = set(self.pids()) - signalled
+            if 0 in fresh:
+                raise OSError(errno.ESRCH, "a process outside our pid namespace", self.cgroup.name)
             for pid in fresh:
                 self._kill_one(pid)
             signalled |= fresh
@@ -207,19 +211,24 @@ class Freezer(ABC, Subject):
 
     def _kill_one(self, pid: int) -> None:
         """Through a pidfd, and only if the pid still is in the cgroup once held: a recycled pid is never hit."""
-        if pid == 0:
-            raise OSError(errno.ESRCH, "a process outside our pid namespace", self.cgroup.name)
+        pidfd = None
         try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            if pid in self.pids():
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError as error:
+                if error.errno not in NO_PIDFD:
+                    raise
+            if pid not in self.pids():
+                return
+            if pidfd is None:
+                os.kill(pid, signal.SIGKILL)
+            else:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass
         finally:
-            os.close(pidfd)
+            if pidfd is not None:
+                os.close(pidfd)
 
     def _needs_pushing(self, freeze: bool) -> bool:
         """Whether the wish must be repeated at each look until it is confirmed."""
@@ -294,7 +303,7 @@ class FreezerV1(Freezer):
         return _Look(own == "1", above == "1", state == "FROZEN")
 
     def _populated(self) -> bool | None:
-        if self.pids():
+        if self.pids():  # of this cgroup alone; v2 counts its descendants too
             return True
         return None if self.cgroup.is_gone else False
 

@@ -120,13 +120,14 @@ class CpuThrottle:
         return self.previous is not None
 
     def squeeze(self) -> Squeeze:
-        """Lower the limit to ours, remembering the present one. Twice is once; a limit already tighter is left
-        alone."""
+        """Lower the limit to ours, remembering the present one. Twice is once; a tighter limit is left alone.
+
+        A journal writes `str(read())` down first: a crash between write and journal would leave the app squeezed.
+        """
         return self._guarded(self._squeeze)
 
     def restore(self) -> Squeeze:
-        """Put the remembered limit back, unless someone else has changed it since. After FAILED it may be tried
-        again."""
+        """Put the remembered limit back, unless someone else has changed it since. FAILED may be tried again."""
         return self._guarded(self._restore)
 
     def read(self) -> Limit | None:

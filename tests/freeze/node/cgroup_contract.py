@@ -4,8 +4,10 @@ Real processes, real cgroups. The uninterruptible task is one whose system call 
 never delivers. (A vforking parent, though shown as D, counts as frozen in both freezers and so proves nothing.)
 """
 
+import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,7 +65,7 @@ class FreezerContract:
         freezer = open_freezer(path)
         assert len(freezer.pids()) == tasks
         for _ in range(3):
-            assert run(freezer.freeze()) is Outcome.FROZEN
+            assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
             assert freezer.observe() == FROZEN
             assert freezer.owned
             work.stands_still()
@@ -76,7 +78,7 @@ class FreezerContract:
         path = lab.make("app")
         lab.run(path, "sleeping")
         freezer = open_freezer(path)
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         again = freezer.freeze()
         assert again.step(monotonic()) is None
         assert (again.outcome, again.detail) == (Outcome.FROZEN, "already frozen")
@@ -89,7 +91,7 @@ class FreezerContract:
         path = lab.make("app")
         work = lab.run(path, "handling")
         freezer = open_freezer(path)
-        run(freezer.freeze())
+        run(freezer.freeze(deadline_for=PATIENCE))
         os.kill(work.pid, signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             work.process.wait(SILENCE)
@@ -102,7 +104,7 @@ class FreezerContract:
         work = lab.run(path, "ticking", 16)
         freezer = open_freezer(path)
         if frozen:
-            assert run(freezer.freeze()) is Outcome.FROZEN
+            assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         assert freezer.kill() == 16
         work.ends_with(signal.SIGKILL)
         until(lambda: not freezer.observe().populated, "the cgroup to empty")
@@ -114,13 +116,13 @@ class FreezerContract:
         work = lab.run(path, "forking")
         freezer = open_freezer(path)
         for _ in range(20):
-            assert run(freezer.freeze()) is Outcome.FROZEN
+            assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
             before = work.counts()
             assert freezer.observe() == FROZEN
             assert work.counts() == before
             assert run(freezer.thaw()) is Outcome.THAWED
             work.goes_on()
-        run(freezer.freeze())
+        run(freezer.freeze(deadline_for=PATIENCE))
         work.stands_still()
 
     def test_killing_a_forking_process_leaves_nobody(self, lab: Lab) -> None:
@@ -152,14 +154,14 @@ class FreezerContract:
         path = lab.make("app")
         work = lab.run(path, "ticking")
         dead = open_freezer(path)
-        assert run(dead.freeze()) is Outcome.FROZEN
+        assert run(dead.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         inode = dead.cgroup.inode
         dead.close()
         freezer = open_freezer(path, inode=inode)
         assert freezer.observe().foreign
         assert freezer.adopt()
         assert freezer.observe() == FROZEN
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         assert run(freezer.thaw()) is Outcome.THAWED
         work.goes_on()
         assert not freezer.adopt(), "nothing is frozen: nothing to adopt"
@@ -194,7 +196,7 @@ class FreezerContract:
         os.mkdir(path)
         work = lab.run(path, "ticking")
         freezer = open_freezer(path)
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         lab.write(f"{lab.root}/pod", self.wish_file, self.on)
         thaw = freezer.thaw()
         assert run(thaw) is Outcome.FOREIGN
@@ -210,7 +212,7 @@ class FreezerContract:
         path = lab.make("app")
         lab.run(path, "ticking")
         freezer = open_freezer(path)
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         lab.write(path, self.wish_file, self.off)
         until(lambda: freezer.observe() == RUNNING, "the foreign thaw")
         assert run(freezer.thaw()) is Outcome.THAWED
@@ -223,7 +225,7 @@ class FreezerContract:
         os.rmdir(path)
         gone = Observation(False, False, False, False, True)
         assert freezer.observe() == gone
-        assert run(freezer.freeze()) is Outcome.GONE
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.GONE
         assert run(freezer.thaw()) is Outcome.GONE
         assert run(freezer.thaw(force=True)) is Outcome.GONE
         assert freezer.kill() == 0
@@ -237,7 +239,7 @@ class FreezerContract:
     def test_a_cgroup_removed_while_frozen_is_gone(self, lab: Lab) -> None:
         path = lab.make("app")
         freezer = open_freezer(path)
-        assert run(freezer.freeze()) is Outcome.FROZEN, "an empty cgroup freezes at once"
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN, "an empty cgroup freezes at once"
         os.rmdir(path)
         assert run(freezer.thaw()) is Outcome.GONE
         assert not freezer.owned
@@ -311,9 +313,9 @@ class FreezerContract:
         path = lab.make("app")
         lab.run(path, "ticking")
         freezer = open_freezer(path)
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         thaw = freezer.thaw()
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         assert thaw.outcome is Outcome.ABANDONED
         assert freezer.observe() == FROZEN
 
@@ -324,6 +326,26 @@ class FreezerContract:
         freezer.freeze().step(monotonic())
         assert freezer.kill() == 1
         stuck.ends_with(signal.SIGKILL)
+
+    def test_without_permission_nothing_is_claimed(self, lab: Lab) -> None:
+        """Reading is allowed to everybody, writing is not."""
+        if shutil.which("setpriv") is None:
+            pytest.skip("NOT PROVEN HERE: no setpriv")
+        path = lab.make("app")
+        script = (
+            "import sys\n"
+            "from queueproxy.freeze.node.cgroup import open_freezer, run\n"
+            "freezer = open_freezer(sys.argv[1])\n"
+            "freeze = freezer.freeze()\n"
+            "print(run(freeze).name, freeze.errno, freeze.rolled_back, freezer.owned, *freezer.observe())\n"
+        )
+        done = subprocess.run(
+            ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", sys.executable, "-c", script, path],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.stdout == f"FAILED {errno.EACCES} False False False False False False False\n", done.stderr
 
     def test_we_do_not_freeze_ourselves(self, lab: Lab) -> None:
         path = lab.make("app")
@@ -345,7 +367,7 @@ class FreezerContract:
         path = lab.make("app")
         outside = lab.run(lab.make("outside"), "ticking")
         freezer = open_freezer(path)
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         lab.write(path, "cgroup.procs", str(outside.pid))
         until(lambda: freezer.observe() == FROZEN, "the newcomer to freeze")
         outside.stands_still()
@@ -370,7 +392,7 @@ class FreezerContract:
             freezer = chance.choice([ours, ours, theirs, above])
             doing = chance.choice(["freeze", "thaw", "step", "step", "run"])
             if doing == "freeze":
-                under_way[freezer] = freezer.freeze()
+                under_way[freezer] = freezer.freeze(deadline_for=PATIENCE)
             elif doing == "thaw":
                 under_way[freezer] = freezer.thaw()
             elif doing == "step":
@@ -395,7 +417,7 @@ class FreezerContract:
         os.kill(work.pid, signal.SIGSTOP)
         until(lambda: work.state() == "T", "the process to stop")
         freezer = open_freezer(path)
-        assert run(freezer.freeze()) is Outcome.FROZEN
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
         assert run(freezer.thaw()) is Outcome.THAWED
         remains(lambda: work.state() == "T", "stopped")
         os.kill(work.pid, signal.SIGCONT)

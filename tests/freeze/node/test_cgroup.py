@@ -1,6 +1,7 @@
 """The freezers: the contract on both real kernel interfaces, what only one of them does, and decisions on trees of
 files."""
 
+import errno
 import os
 import select
 import shutil
@@ -56,7 +57,7 @@ class TestRealV2(FreezerContract):
         path = lab.make("app")
         work = lab.run(path, "sleeping")
         freezer = open_freezer(path)
-        run(freezer.freeze())
+        run(freezer.freeze(deadline_for=PATIENCE))
         os.kill(work.pid, signum)
         work.ends_with(signum)
         assert freezer.observe() == FROZEN._replace(populated=False)
@@ -65,7 +66,7 @@ class TestRealV2(FreezerContract):
         path = lab.make("app")
         work = lab.run(path, "ticking", 16)
         freezer = open_freezer(path)
-        run(freezer.freeze())
+        run(freezer.freeze(deadline_for=PATIENCE))
         monkeypatch.setattr("queueproxy.freeze.node.cgroup.CGROUP_KILL", "cgroup.kill-of-5.13")
         assert freezer.kill() == 16
         work.ends_with(signal.SIGKILL)
@@ -79,7 +80,7 @@ class TestRealV2(FreezerContract):
         if before is None:
             pytest.skip("NOT PROVEN HERE: this kernel has no frozen_usec")
         began_at = monotonic()
-        run(freezer.freeze())
+        run(freezer.freeze(deadline_for=PATIENCE))
         frozen_at = monotonic()
         with pytest.raises(subprocess.TimeoutExpired):
             lab._workloads[0].process.wait(0.5)
@@ -116,7 +117,7 @@ class TestRealV2(FreezerContract):
         try:
             freezer = open_freezer((root, "pod/app"))
             assert freezer.cgroup.inode == os.stat(path).st_ino
-            assert run(freezer.freeze()) is Outcome.FROZEN
+            assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
             assert lab.read(path, "cgroup.freeze") == "1"
             assert lab.read(f"{lab.root}/pod", "cgroup.freeze") == "0", "never above the container"
             run(freezer.thaw())
@@ -146,7 +147,7 @@ class TestRealV1(FreezerContract):
         path = lab.make("app")
         work = lab.run(path, "sleeping")
         freezer = open_freezer(path)
-        run(freezer.freeze())
+        run(freezer.freeze(deadline_for=PATIENCE))
         os.kill(work.pid, signum)
         with pytest.raises(subprocess.TimeoutExpired):
             work.process.wait(SILENCE)
@@ -154,6 +155,18 @@ class TestRealV1(FreezerContract):
         work.ends_with(signal.SIGKILL)
         assert not freezer.observe().wanted_frozen
         assert not freezer.owned
+
+    def test_kill_works_on_kernels_without_pidfds(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        def missing(pid: int) -> int:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        path = lab.make("app")
+        work = lab.run(path, "ticking", 16)
+        freezer = open_freezer(path)
+        run(freezer.freeze(deadline_for=PATIENCE))
+        monkeypatch.setattr(os, "pidfd_open", missing)
+        assert freezer.kill() == 16
+        work.ends_with(signal.SIGKILL)
 
     @pytest.mark.fz("FZ-077")
     def test_a_freeze_stuck_in_freezing_is_pending_and_not_frozen(self, lab: Lab) -> None:

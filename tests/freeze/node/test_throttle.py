@@ -7,16 +7,16 @@ controller on its v2 hierarchy (the reference machine has it on v1); `TestRealV2
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from queueproxy.clock import monotonic
 from queueproxy.freeze.node.cgroup import NotACgroup, Outcome, open_freezer, run
-from queueproxy.freeze.node.directory import Cgroup
+from queueproxy.freeze.node.directory import Cgroup, Version
 from queueproxy.freeze.node.throttle import CpuThrottle, Limit, Squeeze, cpu_usage_usec
-from tests.support.cgroupfs import Lab, Workload, place_of, real_cgroups, tree_cpu, until
+from tests.support.cgroupfs import PATIENCE, Lab, Workload, place_of, real_cgroups, tree_cpu, until
 
 
 def tree_v2(path: Path, text: str = "max 100000") -> Path:
@@ -205,6 +205,46 @@ def test_cpu_time_is_read_from_either_version(tmp_path: Path, files: dict[str, s
         assert cpu_usage_usec(cgroup) is None
 
 
+class Meddled(Cgroup):
+    """Somebody acts right after a write of ours, before we read back."""
+
+    def __init__(self, fd: int, name: str, version: Version) -> None:
+        super().__init__(fd, name, version)
+        self.meddle: Callable[[], object] = lambda: None
+
+    def write(self, name: str, text: str) -> bool:
+        done = super().write(name, text)
+        self.meddle()
+        return done
+
+
+@pytest.mark.fz("FZ-082")
+@pytest.mark.parametrize("verb", ["squeeze", "restore"])
+def test_a_writer_right_behind_ours_is_reported_and_keeps_the_limit(tree: Path, verb: str) -> None:
+    cgroup = Meddled.open(str(tree), require_cgroupfs=False)
+    throttle = CpuThrottle(cgroup)
+    if verb == "restore":
+        throttle.squeeze()
+    cgroup.meddle = lambda: overwrite(tree, "42000 100000")
+    assert getattr(throttle, verb)() is Squeeze.FOREIGN
+    assert "42000 100000" in throttle.detail
+    assert text_of(tree) == "42000 100000"
+    assert not throttle.is_squeezed
+
+
+@pytest.mark.parametrize("before", ["max 100000", "20000 1000000"], ids=["one-file", "two-files"])
+@pytest.mark.parametrize("verb", ["squeeze", "restore"])
+def test_a_cgroup_removed_right_behind_a_write_is_gone(tree: Path, verb: str, before: str) -> None:
+    overwrite(tree, before)
+    cgroup = Meddled.open(str(tree), require_cgroupfs=False)
+    throttle = CpuThrottle(cgroup)
+    if verb == "restore":
+        throttle.squeeze()
+    cgroup.meddle = lambda: shutil.rmtree(tree, ignore_errors=True)
+    assert getattr(throttle, verb)() is Squeeze.GONE
+    assert not throttle.is_squeezed
+
+
 # --- the real kernel ---
 
 
@@ -337,7 +377,7 @@ class TestRealV1(CpuContract):
         os.mkdir(f"{path}/inner")
         lab.write(path, "cpu.cfs_quota_us", "50000")
         lab.write(f"{path}/inner", "cpu.cfs_quota_us", "40000")
-        for period in (100_000, 200_000):
+        for period in (100_000, 120_000, 200_000):
             throttle = CpuThrottle.open(path, period_us=period)
             assert throttle.squeeze() is Squeeze.FAILED
             assert "Invalid argument" in throttle.detail or "either order" in throttle.detail
@@ -352,7 +392,7 @@ class TestRealV1(CpuContract):
             freezers.write(frozen, "cgroup.procs", str(work.pid))
             throttle, freezer = CpuThrottle.open(path), open_freezer(frozen)
             throttle.squeeze()
-            assert run(freezer.freeze()) is Outcome.FROZEN
+            assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
             work.stands_still()
             assert throttle.restore() is Squeeze.RESTORED, "works on frozen processes, before the thaw"
             assert run(freezer.thaw()) is Outcome.THAWED
