@@ -213,8 +213,7 @@ class _Conversation(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         # Here and not after the dial: a gRPC server speaks first, and our preface must come before our answer.
-        if not _is_to_ourselves(self._transport):
-            self._transport.write(self._exchange.opening())
+        self._transport.write(self._exchange.opening())
 
     def data_received(self, data: bytes) -> None:
         reply = self._exchange.received(data)

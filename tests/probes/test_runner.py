@@ -304,6 +304,21 @@ def test_never_two_attempts_of_a_probe_at_once(run: Run) -> None:
     run(main())
 
 
+@both_loops
+def test_a_lingering_connection_makes_way_for_the_next_attempt(run: Run) -> None:
+    async def main() -> None:
+        async with (
+            App(lambda _n: b"HTTP/1.1 200 OK\r\n\r\nstreaming", stay=True) as app,
+            checked(http(app.port, successThreshold=4)) as it,
+        ):
+            assert await it.ask() is True
+            started_at = monotonic()
+            await app.until(lambda: app.accepted == 4 and len(app.lost) == 3)
+            assert monotonic() - started_at < 0.5  # half of what lingering is allowed
+
+    run(main())
+
+
 @pytest.mark.qp("QP-267")
 @both_loops
 @pytest.mark.parametrize(
@@ -394,14 +409,17 @@ def test_a_run_caught_by_the_sleep_is_dropped_and_answered_from_the_last_result(
 
 @pytest.mark.fz("FZ-041")
 @both_loops
-def test_a_sleep_nobody_announced_is_noticed_before_a_failure_is_believed(run: Run) -> None:
+@pytest.mark.parametrize("more", [{}, SECOND], ids=["aggressive", "normal"])
+def test_a_sleep_nobody_announced_is_noticed_before_a_failure_is_believed(run: Run, more: dict[str, Any]) -> None:
     async def main() -> None:
-        async with App(lambda n: ok() if n == 1 else None) as app, checked(http(app.port)) as it:
+        async with App(lambda n: ok() if n == 1 else None) as app, checked(http(app.port, **more)) as it:
             assert await it.ask() is True
             answer = it.ask()
             await app.until(lambda: app.accepted == 2 and app.heard[1] != b"")
             it.asleep = True
-            assert await answer is True  # after the attempt's 100 ms
+            for transport in app.open:
+                transport.abort()
+            assert await answer is True
             assert (app.accepted, it.lines, it.results) == (2, [], [True])
 
     run(main())
@@ -409,12 +427,51 @@ def test_a_sleep_nobody_announced_is_noticed_before_a_failure_is_believed(run: R
 
 @pytest.mark.fz("FZ-041")
 @both_loops
-def test_a_sleep_nobody_announced_is_noticed_before_the_next_dial(run: Run) -> None:
+def test_a_sleep_nobody_announced_is_noticed_before_the_next_dial_at_once(run: Run) -> None:
+    """A slow success that is not the last one needed: the next attempt is overdue and would start right away."""
+
+    async def main() -> None:
+        async with App(lambda _n: None) as app, checked(http(app.port, successThreshold=2)) as it:
+            answer = it.ask()
+            await app.until(lambda: app.accepted == 1 and app.heard[0] != b"")
+            await asyncio.sleep(0.06)
+            it.asleep = True
+            for transport in app.open:
+                transport.write(ok())
+            assert await answer is False  # never ready so far
+            await _refused_or_not(app)
+            assert (app.accepted, it.lines, it.results) == (2, [], [])  # the second one is our own
+
+    run(main())
+
+
+@pytest.mark.fz("FZ-041")
+@both_loops
+def test_a_sleep_nobody_announced_is_noticed_before_the_next_dial_in_turn(run: Run) -> None:
     async def main() -> None:
         async with App(lambda n: ok(b"", "503 No") if n == 2 else ok()) as app, checked(http(app.port)) as it:
             assert await it.ask() is True
             answer = it.ask()
             await app.until(lambda: app.accepted == 2 and len(app.lost) == 2)  # answered; 50 ms to the next one
+            it.asleep = True
+            assert await answer is True
+            assert (app.accepted, it.lines, it.results) == (2, [], [True])
+
+    run(main())
+
+
+@pytest.mark.fz("FZ-041")
+@both_loops
+def test_a_sleep_nobody_announced_is_noticed_when_the_run_is_out_of_time(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "RUN_FOR", 0.08)  # before the attempt's own 100 ms
+
+    async def main() -> None:
+        async with App(lambda n: ok() if n == 1 else None) as app, checked(http(app.port)) as it:
+            assert await it.ask() is True
+            answer = it.ask()
+            await app.until(lambda: app.accepted == 2 and app.heard[1] != b"")
             it.asleep = True
             assert await answer is True
             assert (app.accepted, it.lines, it.results) == (2, [], [True])
