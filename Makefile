@@ -54,12 +54,12 @@ clean: ## remove everything that make made, the environment included
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "installing queueproxy into $(VENV)"
-	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -q --config-settings editable_mode=compat -e .
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "installing queueproxy and its test tools into $(VENV)"
-	$(BIN)/python -m pip install -q -e '.[test,lint]'
+	$(BIN)/python -m pip install -q --config-settings editable_mode=compat -e '.[test,lint]'
 	touch $@ $(VENV)/.run
 
 $(BIN)/python:

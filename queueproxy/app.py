@@ -84,7 +84,7 @@ class Sidecar:
         self.pool = Pool(loop, "127.0.0.1", config.ports.user, config.concurrency or UNLIMITED_POOL)
         # The freezer's client comes with the node freezer; until a mechanism is there the policy stays disabled (D13).
         policy = IdlePolicy(IdleSettings(freeze_after=None, throttle_after=None))
-        self.gate = Gate(policy, loop, None, drop_pool=self.pool.close, observers=(GateWatch(self.pause),))
+        self.gate = Gate(policy, loop, None, drop_pool=self._before_sleep, observers=(GateWatch(self.pause),))
         self.prober = Prober(specs, loop, lambda: policy.asleep, stderr)
         self.prober.on_result = self._probed
         self.drain = Drain(drain_settings)
@@ -195,6 +195,11 @@ class Sidecar:
         # The next tick is due on the grid, not a period after this one: no drift, and no bunching after a stall.
         self._next_tick = max(self._next_tick + PERIOD, now)
         self._loop.call_later(self._next_tick - now, self._tick)
+
+    def _before_sleep(self) -> None:
+        """Nothing of ours may touch the app while it sleeps: no pooled connection, no probe (FZ-030, FZ-041)."""
+        self.pool.close()
+        self.prober.slept()
 
     def _probed(self, ready: bool) -> None:
         if ready:

@@ -51,12 +51,12 @@ class Report:
             self._log.info(message, **fields)
         self.changed()
 
-    def state(self, origin: str, to: str, reason: str, generation: int, took: float) -> None:
-        """The app is on another rung, confirmed."""
+    def state(self, origin: str, to: str, reason: str, generation: int, took: float, now: float) -> None:
+        """The app is on another rung, confirmed at `now`: the event tells that instant, not the one of writing."""
         took_us = round(took * 1e6)
         if self._json is not None:
             fields = {"from": origin, "to": to, "reason": reason, "generation": generation, "took_us": took_us}
-            self._write("state", fields)
+            self._write("state", fields, now)
         elif not self._quiet_states:
             words = {"frozen": "asleep", "throttled": "throttled", "running": "awake"}.get(to, to)
             self._log.info(words, reason=reason, generation=generation, took=f"{took_us / 1000:.2f}ms")
@@ -84,9 +84,9 @@ class Report:
             self._json.flush()
         self._log.close()
 
-    def _write(self, event: str, fields: dict[str, object]) -> None:
+    def _write(self, event: str, fields: dict[str, object], now: float | None = None) -> None:
         assert self._json is not None
-        at = round(monotonic() - self._began_at, 6)
+        at = round((monotonic() if now is None else now) - self._began_at, 6)
         line = json.dumps({"event": event, "at_s": at, **fields}, separators=(",", ":"), ensure_ascii=False)
         self._json.write(line.encode("utf-8", "backslashreplace") + b"\n")
 

@@ -56,7 +56,7 @@ class RunWatch:
             self._tally.woke(took)
         elif rung is Rung.FROZEN:
             self._tally.fell_asleep()
-        self._report.state(origin, to, ask.reason, ask.generation, took)
+        self._report.state(origin, to, ask.reason, ask.generation, took, now)
 
     def waited(self, waited_for: float) -> None:
         """The metrics count this; a status line has no use for it."""
