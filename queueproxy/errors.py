@@ -31,7 +31,6 @@ QUEUE_FULL: Final = Failure("queue_full", 503, "pending request queue full")  # 
 SHUTTING_DOWN: Final = Failure("shutting_down", 503, "shutting down")  # QP-107
 TIMED_OUT: Final = Failure("timeout", 504, "request timeout", bare=True)  # QP-170…172
 CLIENT_GONE: Final = Failure("client_gone", 0, "")  # QP-086: nothing is written
-UPSTREAM_EOF: Final = Failure("upstream_eof", 502, "EOF")
 
 
 def dial_failed(host: str, port: int, reason: str) -> Failure:
@@ -42,6 +41,13 @@ def dial_failed(host: str, port: int, reason: str) -> Failure:
 def dial_timed_out(host: str, port: int, took: float) -> Failure:
     """502 after every dial attempt of the schedule timed out (QP-201). took: seconds."""
     return Failure("dial_timeout", 502, f"timed out dialing {host}:{port} after {took:.2f}s")
+
+
+def upstream_lost(error: Exception | None) -> Failure:
+    """502 for an app that ended the connection before it answered (contract 3.13)."""
+    if error is None:
+        return Failure("upstream_eof", 502, "EOF")
+    return Failure("upstream_lost", 502, str(error) or "connection reset by peer")
 
 
 def upgrade_mismatch(switched: bytes, asked: bytes) -> Failure:

@@ -16,10 +16,11 @@ from typing import Final, Protocol
 
 import httptools
 
-from queueproxy.codec.chunked import TOKEN, ChunkedDecoder, ChunkError
+from queueproxy.codec.chunked import ChunkedDecoder, ChunkError
 from queueproxy.codec.headers import (
     CONNECTION,
     CONTENT_LENGTH,
+    FORBIDDEN_IN_TRAILERS,
     FORWARDED,
     HOST,
     K_ORIGINAL_HOST,
@@ -37,22 +38,15 @@ from queueproxy.codec.headers import (
     tokens,
     without,
 )  # fmt: skip
+from queueproxy.codec.request_line import BadMessage as BadMessage
+from queueproxy.codec.request_line import checked_host, plain, wrong_version
 
 MAX_HEAD: Final = 1024 * 1024 + 4096  # Go: 1 MiB plus 4 KiB of slack, then 431 (QP-050)
 
 HEAD, LENGTH, CHUNKED, PAUSED, RAW = range(5)
 _CRLF: Final = b"\r\n"
 _COLON: Final = b": "
-_HOST_CONTROL: Final = bytes(range(33)) + b'"<>\\^`{|}\x7f/?#@,'
-
-
-class BadMessage(Exception):
-    """A request that is refused before anybody counts it (QP-053). `reason` is also the body of the answer."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
+_MINORS: Final = {b" HTTP/1.0": 0, b" HTTP/1.1": 1}  # the end of a request line
 
 
 class RequestHead:
@@ -220,12 +214,15 @@ class RequestReader:
             self._parser = None
         except httptools.HttpParserError as error:
             self._parser = None
-            if method or isinstance(error, httptools.HttpParserCallbackError) or not (plain := _plain(data)):
+            if method or isinstance(error, httptools.HttpParserCallbackError) or not (made := plain(data)):
                 raise self._refusal(data, error) from None
-            self._parse(plain[1], plain[0])
+            self._parse(made[1], made[0])
             return
         line_end = data.find(_CRLF)
-        head.minor = data[line_end - 1] - 48
+        minor = _MINORS.get(data[line_end - 9 : line_end])
+        if minor is None:  # llhttp also takes HTTP/0.9 without a version, HTTP/2.0, RTSP and ICE
+            raise wrong_version(data[:line_end])
+        head.minor = minor
         method_end = data.find(b" ")
         head.method = method or data[:method_end]
         head.target = data[method_end + 1 : line_end - 9]
@@ -235,17 +232,14 @@ class RequestReader:
         if self._lists:
             self._settle_lists(head)
         else:
-            head.keep_alive = head.minor == 1
+            head.keep_alive = minor == 1
             if CONTENT_LENGTH in special:
                 self._sized(head)
         if HOST not in special:
-            if head.minor:
+            if minor:
                 raise BadMessage(400, "Bad Request: missing required Host header")
         elif special[HOST] != self._good_host:  # a client asks for the same host again and again
-            host = special[HOST]
-            if host.translate(None, _HOST_CONTROL) != host:
-                raise BadMessage(400, "Bad Request: malformed Host header")
-            self._good_host = host
+            self._good_host = checked_host(special[HOST])
         target = head.target
         if target[0] != 47:  # "/": origin form, the common case
             self._settle_target(head)
@@ -255,11 +249,9 @@ class RequestReader:
     def _refusal(self, data: bytes, error: httptools.HttpParserError) -> BadMessage:
         if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(error.__context__, BadMessage):
             raise error  # our own fault, not the client's: let the loop report it and end the connection
-        if data[: data.find(_CRLF)].endswith((b" HTTP/2.0", b" HTTP/3.0")):
-            return BadMessage(505, "HTTP Version Not Supported")
         if "Transfer-Encoding" in str(error):
             return BadMessage(501, "Unsupported transfer encoding")
-        return BadMessage(400, "Bad Request")
+        return wrong_version(data[: data.find(_CRLF)])
 
     def _header(self, name: bytes, value: bytes) -> None:
         kind = REQUEST_KINDS.get(name)
@@ -317,6 +309,8 @@ class RequestReader:
             head.special[X_FORWARDED_FOR] = b", ".join(lists[X_FORWARDED_FOR])
             if FORWARDED not in head.special:
                 self._forwarded(head, lists[X_FORWARDED_FOR])
+            if b"x-forwarded-for" in nominated:
+                del head.special[X_FORWARDED_FOR]
 
     def _forwarded(self, head: RequestHead, xff: list[bytes]) -> None:
         special = head.special
@@ -341,7 +335,7 @@ class RequestReader:
         authority = target[start:path_at]
         if not authority or b"@" in authority:
             raise BadMessage(400, "Bad Request")
-        head.special[HOST] = authority
+        head.special[HOST] = checked_host(authority)
         path = target[path_at:]
         head.target = path if path.startswith(b"/") else b"/" + path
 
@@ -374,24 +368,4 @@ class RequestReader:
             self.held = decoder.rest
             self.decoder = None
             self.state = PAUSED
-            self._sink.body_ended(decoder.trailers)
-
-
-def _plain(data: bytes) -> tuple[bytes, bytes] | None:
-    """A head whose request line is legal but unknown to llhttp, made plain: (method, head with POST and HTTP/1.1).
-
-    Go forwards any token as method, reads HTTP/1.2 and up as 1.1 and percent-encodes raw non-ASCII path bytes
-    (contract 1.3, 3.12). None when the line is really malformed.
-    """
-    line_end = data.find(_CRLF)
-    parts = data[:line_end].split(b" ")
-    if len(parts) != 3:
-        return None
-    method, target, version = parts
-    if not method or method.translate(None, TOKEN) or len(version) != 8 or version[:7] != b"HTTP/1.":
-        return None
-    if not 48 <= version[7] <= 57 or method == b"PRI":
-        return None
-    target = b"".join(b"%%%02X" % c if c > 126 else b"%c" % c for c in target)
-    minor = b"0" if version[7] == 48 else b"1"
-    return method, b"POST " + target + b" HTTP/1." + minor + data[line_end:]
+            self._sink.body_ended([t for t in decoder.trailers if t[0].lower() not in FORBIDDEN_IN_TRAILERS])

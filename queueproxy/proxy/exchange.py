@@ -20,14 +20,7 @@ from queueproxy.codec.encode import chunk, last_chunk, request_bytes
 from queueproxy.codec.headers import EXPECT, IDEMPOTENCY_KEY, K_PROXY_REQUEST
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.codec.response import ResponseReader, connection_line, interim_bytes, response_bytes
-from queueproxy.errors import (
-    CLIENT_GONE,
-    QUEUE_FULL,
-    TIMED_OUT,
-    UPSTREAM_EOF,
-    Failure,
-    malformed_response,
-)  # fmt: skip
+from queueproxy.errors import CLIENT_GONE, QUEUE_FULL, TIMED_OUT, Failure, malformed_response, upstream_lost
 from queueproxy.limit.breaker import ADMITTED, REFUSED
 from queueproxy.proxy.classify import MARKED, Kind
 from queueproxy.proxy.deadline import due
@@ -306,10 +299,7 @@ class Exchange:
 
     def broken(self, detail: str) -> None:
         """The app's bytes are not HTTP/1.1."""
-        if self.stage < ANSWERED:
-            self.fail(malformed_response(detail))
-        elif self.stage is not DONE:
-            self._cut(self.status)
+        self._fail_or_cut(malformed_response(detail))
 
     def upstream_lost(self, upstream: UpstreamConnection, error: Exception | None) -> None:
         """The connection to the app ended while we were using it."""
@@ -331,7 +321,7 @@ class Exchange:
             self.plane.recorder.retries += 1
             self._dial()
             return
-        self.fail(UPSTREAM_EOF if error is None else Failure("upstream_lost", 502, str(error) or "connection reset"))
+        self.fail(upstream_lost(error))
 
     def fail(self, failure: Failure) -> None:
         """Ends a request that has no answer yet with one of ours; the only place that writes error answers."""
@@ -354,10 +344,13 @@ class Exchange:
 
     def fail_body(self, failure: Failure) -> None:
         """The rest of the request is unreadable: no further message can follow on this connection."""
+        self.head.keep_alive = False
+        self._fail_or_cut(failure)
+
+    def _fail_or_cut(self, failure: Failure) -> None:
         if self.stage < ANSWERED:
-            self.head.keep_alive = False
             self.fail(failure)
-        else:
+        elif self.stage is not DONE:
             self._cut(self.status)
 
     def _cut(self, status: int) -> None:
