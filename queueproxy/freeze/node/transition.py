@@ -20,9 +20,11 @@ from typing import Protocol
 
 __all__ = ["Outcome", "Subject", "Transition"]
 
-# Measured: 1 busy task is confirmed after 50 us, 16 after 150-200 us (FZ-070).
-SPIN_FOR = 0.0003
-NAPS = (0.00025, 0.0005, 0.001, 0.002, 0.005)
+# Most freezes of a few tasks are confirmed within 50-150 us (FZ-070). Where they are not, the task waits for the very
+# core we spin on: on a loaded machine 300 us of spinning gave a median of 710 us where 100 us gave 410-480; elsewhere
+# the two were within noise.
+SPIN_FOR = 0.0001
+NAPS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005)
 # The kernel's own pace for notifications on one file, and runc's polling interval.
 SLICE = 0.010
 # FZ-072. Freezing that takes longer has met an uninterruptible task.

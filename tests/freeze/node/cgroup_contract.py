@@ -284,9 +284,9 @@ class FreezerContract:
         freezer = type(open_freezer(path))(Recording.open(path))
         freeze = freezer.freeze()
         looks = 0
-        while freeze.step(looks * 0.0001) == 0.0:  # the spin, in a time of our own
+        while freeze.step(looks * 0.00003) == 0.0:  # the spin, in a time of our own
             looks += 1
-        assert looks == 3
+        assert looks == 4
         expected = [(self.wish_file, self.on)] * (looks + 1 if self.wish_is_repeated else 1)
         assert freezer.cgroup.writes == expected
         run(freezer.thaw())
