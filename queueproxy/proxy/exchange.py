@@ -158,6 +158,8 @@ class Exchange:
         upstream.exchange = self
         self.stage = SENT
         upstream.reader.expect(self, head_only=head.method == b"HEAD")
+        if self.client.full:
+            upstream.transport.pause_reading()  # still busy with the answer before (pipelining)
         data = request_bytes(head, self.client.peer, self.plane.pool.host_header)
         held = self._held
         if held is None:
@@ -375,7 +377,9 @@ class Exchange:
         reader = upstream.reader
         now = monotonic()
         self.upstream = None
-        if reader.clean and reader.keep_alive and self._request_ended and not upstream.closed:
+        if reader.clean and reader.keep_alive and self._request_ended and not upstream.closed and not upstream.paused:
+            if self.client.full:
+                upstream.transport.resume_reading()  # it was stopped for this client only
             self.plane.pool.give_back(upstream, now)
         else:
             upstream.drop()

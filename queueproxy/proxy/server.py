@@ -40,7 +40,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_discard", "_exchange", "_feeding", "_lingering", "_paused_by", "_plane", "_probing", "_reader", "_reading",
-        "_started_at", "_timer", "_timer_at", "_tunnel", "peer", "transport",
+        "_started_at", "_timer", "_timer_at", "_tunnel", "full", "peer", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -59,6 +59,7 @@ class ClientConnection(asyncio.Protocol):
         self._probing = False
         self._feeding = False
         self._paused_by = 0
+        self.full = False  # more is written than the client has taken: its app connection is not read
         self.peer = b""
 
     def __repr__(self) -> str:
@@ -113,11 +114,13 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_gone()
 
     def pause_writing(self) -> None:
+        self.full = True
         upstream = self._exchange.upstream if self._exchange is not None else None
         if upstream is not None and not upstream.closed:
             upstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.full = False
         upstream = self._exchange.upstream if self._exchange is not None else None
         if upstream is not None and not upstream.closed:
             upstream.transport.resume_reading()
