@@ -165,7 +165,7 @@ class IdlePolicy:
 
     def disabled(self, now: float, reason: str) -> Effects:
         """Freezing is not to be had (no freezer, switched off): stay awake, thawing first if need be (FZ-014, D13)."""
-        if self.state is State.TERMINATING or not self._ladder.rungs:
+        if not self._ladder.rungs:
             return NOTHING
         self._off = reason
         if self.state in _ASLEEP:
@@ -176,7 +176,7 @@ class IdlePolicy:
 
     def enabled(self, now: float) -> Effects:
         """Freezing is to be had again; a new idle period begins."""
-        if not self._ladder.rungs or not self._off or self.state is State.TERMINATING:
+        if not self._ladder.rungs or not self._off:
             return NOTHING
         self._off = ""
         self._new_period(now)

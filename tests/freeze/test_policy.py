@@ -46,6 +46,7 @@ STAGES: dict[str, tuple[list[str], int, int, State]] = {
     "held": (["0 ready()"], 0, 0, State.AWAKE),
     "busy": ([*GRACE, "20 arrived()"], 0, 0, State.AWAKE),
     "half-read": ([*GRACE, "20 reading_began()"], 0, 0, State.AWAKE),
+    "busy+reading": ([*GRACE, "20 arrived()", "20 reading_began()"], 0, 0, State.AWAKE),
     "spent": ([*THROTTLING, "11 failed(1, 'io')", "11 confirmed(2, RUNNING)"], 2, 0, State.AWAKE),
     "grace": (GRACE, 0, 0, State.GRACE),
     "looking": (LOOKING, 0, 1, State.GRACE),
@@ -100,6 +101,7 @@ unready               .         !      .      !        .      .        .        
 held                  .         !      .      !        .      .        .          .         D
 busy                  .         G      .      !        .      .        .          .         D
 half-read             .         !      .      G        .      .        .          .         D
+busy+reading          .         .      .      .        .      .        .          .         D
 spent                 .         !      .      !        .      .        .          .         D
 grace                 A         !      A      !        A      .        A          A         D
 looking               A         !      A      !        A      .        A          A         D
@@ -123,6 +125,7 @@ unready               .           X         .        Wa        .          .     
 held                  .           X         .        Wa        .          .       .      .       .
 busy                  .           X         .        Wa        .          .       .      .       .
 half-read             .           X         .        Wa        .          .       .      .       .
+busy+reading          .           X         .        Wa        .          .       .      .       .
 spent                 .           X         .        Wa        .          .       .      .       .
 grace                 .           X         .        Wa        .          .       .      .       .
 looking               .           X         .        Wa        .          .       .      .       .
@@ -146,6 +149,7 @@ unready                 .      .         .          .      .    .
 held                    .      .         .          .      .    G
 busy                    .      .         .          .      .    .
 half-read               .      .         .          .      .    .
+busy+reading            .      .         .          .      .    .
 spent                   .      .         .          .      .    .
 grace                   .      .         .          .      .   Gl
 looking                 .    Tpt         .          .      .    .

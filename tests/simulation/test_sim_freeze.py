@@ -85,8 +85,9 @@ class World:
         self.slept_at = -inf
         self.failures = 0
         self.suspended_until = -inf
-        self.look: Look | None = None
-        self.look, self.obstacle_at = None, -inf
+        self.look: Look | None = None  # the one that is out
+        self.look_is_clear = False
+        self.obstacle_at = -inf
         self.slept = self.opened = 0
 
     # === The agenda. ===
@@ -139,7 +140,7 @@ class World:
             self.question = question = Question(effect, self.now, self.now + deadline)
             self.mechanism(question)
         elif isinstance(effect, Look):
-            self.look = effect
+            self.look, self.look_is_clear = effect, False
             assert effect.backlog == self.settings.look_first
             self.look_around(effect)
         elif effect is OPEN:
@@ -217,8 +218,10 @@ class World:
     def look_around(self, look: Look) -> None:
         def looked() -> None:
             obstacle = "backlog of 1" if self.dice.random() < 0.3 and self.chaos else None
-            if obstacle and self.look is look:
-                self.obstacle_at = self.now
+            if self.look is look:
+                self.look_is_clear = obstacle is None
+                self.obstacle_at = self.now if obstacle else self.obstacle_at
+                self.look = None  # a second answer is none
             self.tell("looked", look.number, obstacle)
 
         fate = self.dice.random()
@@ -239,7 +242,10 @@ class World:
     def stir(self) -> None:
         if not self.busy and not self.half_read:
             self.spent = False
-            self.look, self.obstacle_at = None, -inf
+            self.forget_look()
+
+    def forget_look(self) -> None:
+        self.look, self.look_is_clear, self.obstacle_at = None, False, -inf
 
     def arrive(self) -> None:
         self.stir()
@@ -282,7 +288,7 @@ class World:
         self.tell("finished")
 
     def touch(self) -> None:
-        self.look, self.obstacle_at = None, -inf
+        self.forget_look()
         self.tell("touched", "knock", self.dice.choice([None, 0.0, 0.5]))
 
     def become_ready(self) -> None:
@@ -294,7 +300,8 @@ class World:
         self.tell("ready")
 
     def fall_unready(self) -> None:
-        self.armed_at, self.look, self.obstacle_at = inf, None, -inf
+        self.armed_at = inf
+        self.forget_look()
         if self.dice.random() < 0.5:
             self.first_ready_at = None
             self.tell("app_restarted")
@@ -303,7 +310,7 @@ class World:
 
     def disable(self) -> None:
         self.off = True
-        self.look, self.obstacle_at = None, -inf
+        self.forget_look()
         self.tell("disabled", "no freezer")
 
     def enable(self) -> None:
@@ -341,6 +348,7 @@ class World:
         policy = self.policy
         assert policy.busy == self.busy and policy.half_read == self.half_read
         assert policy.asleep == (not policy.is_open)
+        assert policy.state is not State.GRACE or not (self.busy or self.half_read), "in grace while busy (FZ-021)"
         if self.settings.shadow:
             assert policy.is_open, "shadow mode closed the gate"
         elif policy.is_open:
@@ -358,6 +366,7 @@ class World:
             assert last.answered or overdue or self.terminated, "asked again while the question is out"
         else:
             assert last is None or ask.generation > last.ask.generation, "generations grow"
+            assert last is None or ask.rung is not last.ask.rung, "the same wish under another generation"
         if ask.rung is Rung.RUNNING:
             if last is not None and last.ask.rung and ask.reason.startswith("freeze failed: no answer"):
                 assert not last.answered and self.now >= last.deadline, "gave up before the deadline"
@@ -379,9 +388,9 @@ class World:
             self.slept_at = self.now
             assert self.settings.shadow or not self.pooled, "slept with pooled connections (FZ-030)"
         if settings.look_first:
-            assert self.look is not None, "slept without a look (FZ-028)"
+            assert self.look_is_clear, "slept without a clear look (FZ-028)"
             assert self.now >= self.obstacle_at + settings.recheck_after, "looked again too soon (FZ-028)"
-            self.look = None
+            self.look_is_clear = False
 
     def least_grace(self, rung: Rung) -> float:
         if self.settings.adaptive:
