@@ -1,8 +1,8 @@
 """Talks in its sleep: prints a tick every 500 ms for ever, whether anybody asks for anything or not.
 
-Each request answers one line at once, works for two seconds and answers a second line. Under `queueproxy run` the
-ticks stop between requests and go on during one. Standard library only. Listens on 127.0.0.1:$PORT (8080 when PORT is
-not set).
+Each request answers one line at once, works for two seconds and answers a second line; `/quick` answers one line.
+Under `queueproxy run` the ticks stop between requests and go on during one. Standard library only. Listens on
+127.0.0.1:$PORT (8080 when PORT is not set).
 """
 
 import datetime
@@ -31,8 +31,12 @@ def tick_for_ever() -> None:
 
 class Talker(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms for the first one's ACK
 
     def do_GET(self) -> None:
+        if self.path == "/quick":
+            self.answer_at_once()
+            return
         print(f"{stamp()} request {self.path}", flush=True)
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
@@ -42,6 +46,14 @@ class Talker(BaseHTTPRequestHandler):
         time.sleep(WORK_FOR)
         self.say(f"{stamp()} done, back to sleep\n")
         self.wfile.write(b"0\r\n\r\n")
+
+    def answer_at_once(self) -> None:
+        body = f"{stamp()} awake\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def say(self, text: str) -> None:
         data = text.encode()

@@ -175,34 +175,18 @@ def test_an_app_that_never_listens_is_refused_clearly_and_never_frozen() -> None
 
 @pytest.mark.root
 def test_nowhere_to_write_a_cgroup_means_signals_and_says_so() -> None:
-    """A user without any right to the hierarchies: the run itself finds out and goes on."""
-    command = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        sys.executable,
-        "-m",
-        "queueproxy",
-        "run",
-        "--port",
-        "0",
-        "--metrics-port",
-        "0",
-        "--json",
-        *QUICK,
-        "--",
-        "sleep",
-        "60",
-    ]
-    environ = {**os.environ, "XDG_RUNTIME_DIR": "/nonexistent"}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline(), process.stdout.readline()]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-    assert "no cgroup is writable" in lines[0] and "SIGSTOP" in lines[0]
-    assert '"mechanism":"signal"' in lines[1]
+    """An empty, read-only directory covers the hierarchies: the run itself finds out and goes on."""
+    covered = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /sys/fs/cgroup && exec "$@"', "sh"]
+    with LocalRun(*QUICK, around=covered) as run:
+        run.ready()
+        problem = run.event("problem")["message"]
+        assert "no cgroup is writable" in problem and "SIGSTOP" in problem
+        assert run.started["mechanism"] == "signal"
+        run.asleep()
+        assert run.get()[0] == 200
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ended() == 0
+        assert run.left_behind() == []
 
 
 def test_throttling_by_signals_is_refused_before_anything_starts() -> None:

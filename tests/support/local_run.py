@@ -26,11 +26,18 @@ Event = dict[str, Any]
 class LocalRun:
     """One run. `events` are its JSON lines, `output` the lines of its stderr and of the app's output."""
 
-    def __init__(self, *flags: str, command: Sequence[str] = (), environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        command: Sequence[str] = (),
+        environ: dict[str, str] | None = None,
+        around: Sequence[str] = (),
+    ) -> None:
+        """`around` is a command that runs the run, and becomes it by exec."""
         app = list(command) or [sys.executable, "-u", TICKER]
         arguments = [sys.executable, "-m", "queueproxy", "run", "--port", "0", "--metrics-port", "0", "--json", *flags]
         self.process = subprocess.Popen(
-            [*arguments, "--", *app],
+            [*around, *arguments, "--", *app],
             env={**os.environ, **(environ or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
