@@ -28,9 +28,7 @@ running is *confirmed* for the newest wish. When in doubt the wish is to run.
 
 What it refuses to know: clocks, tasks, mechanisms, sockets, log lines. `busy`, `half_read`, `state` and `is_open`
 are plain attributes for speed; only this module sets them. AWAKE <-> GRACE happens twice per request on a quiet app
-and is not announced by `Moved`: both mean running. What holds an idle app awake is counted in `hold.py`, the
-question to the mechanism is kept in `wish.py`, the looks in `lookout.py`, the rungs' delays in `ladder.py`, what is
-learnt in `grace.py`.
+and is not announced by `Moved`: both mean running.
 """
 
 from math import inf
@@ -39,27 +37,25 @@ from queueproxy.freeze.hold import Hold
 from queueproxy.freeze.ladder import Ladder
 from queueproxy.freeze.lookout import Lookout
 from queueproxy.freeze.settings import IdleSettings
+from queueproxy.freeze.standing import check, words
 from queueproxy.freeze.vocabulary import (
     DROP_POOL,
     NOTHING,
     OPEN,
     TRANSITIONS,
     Ask,
-    Effect,
     Effects,
     Look,
     Moved,
     Refuse,
     Rung,
-    Signal,
     State,
 )
 from queueproxy.freeze.wish import Wish
 
 __all__ = [
     "DROP_POOL", "NOTHING", "OPEN", "TRANSITIONS",
-    "Ask", "Effect", "Effects", "IdlePolicy", "IdleSettings", "Look", "Moved", "Refuse", "Rung", "Signal",
-    "State",
+    "Ask", "Effects", "IdlePolicy", "IdleSettings", "Look", "Moved", "Refuse", "Rung", "State",
 ]  # fmt: skip
 
 # Globals are looked up faster than enum attributes, and these are compared on each request.
@@ -104,8 +100,7 @@ class IdlePolicy:
         return self._stirred(now, "request")
 
     def finished(self, now: float) -> Effects:
-        """The last byte of a response was handed over, or the request was given up; exactly once per `arrived`
-        (FZ-026)."""
+        """The last response byte was handed over, or the request given up; exactly once per `arrived` (FZ-026)."""
         busy = self.busy - 1
         assert busy >= 0, "finished without arrived"
         self.busy = busy
@@ -142,7 +137,7 @@ class IdlePolicy:
         (FZ-098)."""
         if self.state in _ASLEEP or self.state is State.WAKING:
             self._hold.pledge(hold_for)
-            return self._wake(now, why) if self.state in _ASLEEP else self._checked(NOTHING)
+            return self._wake(now, why) if self.state in _ASLEEP else NOTHING
         self._hold.keep(now, hold_for)
         return self._held()
 
@@ -170,9 +165,8 @@ class IdlePolicy:
         self._off = reason
         if self.state in _ASLEEP:
             return self._wake(now, reason)
-        if self.state is _AWAKE or self.state is _GRACE:
-            return self._checked((self._move(State.DISABLED, reason),))
-        return self._checked(NOTHING)
+        running = self.state is _AWAKE or self.state is _GRACE
+        return self._checked((self._move(State.DISABLED, reason),) if running else NOTHING)
 
     def enabled(self, now: float) -> Effects:
         """Freezing is to be had again; a new idle period begins."""
@@ -196,8 +190,7 @@ class IdlePolicy:
         return self._checked((moved,))
 
     def adopted(self, now: float, generation: int, rung: Rung) -> Effects:
-        """After our own restart the mechanism said what it holds: go on from its generation, and wake the app
-        (FZ-068)."""
+        """What the mechanism holds, after our restart: go on from its generation, and wake the app (FZ-068)."""
         wish = self._wish
         wish.generation = max(wish.generation, generation)
         if rung is _RUNNING and wish.rung is _RUNNING and wish.settled:
@@ -211,12 +204,10 @@ class IdlePolicy:
         wish = self._wish
         if generation != wish.generation or wish.settled:
             return NOTHING
-        if wish.rung is _RUNNING:
-            if rung is _RUNNING:
-                return self._awoke(now)
-            return self._thaw_failed(now, f"still {rung.name.lower()}") if wish.out else NOTHING
+        if (rung is _RUNNING) is not (wish.rung is _RUNNING):
+            return self.failed(now, generation, f"still {rung.name.lower()}")
         if rung is _RUNNING:
-            return self._freeze_failed(now, "still running")
+            return self._awoke(now)
         self._hold.succeeded()
         wish.settle()
         # Another rung than the one asked for is taken as it is: shallower is not asked for twice, deeper is deeper.
@@ -267,17 +258,14 @@ class IdlePolicy:
                 return NOTHING
             if not wish.out:
                 return self._checked((wish.repeat(now),))
-            late = f"no answer in {now - wish.asked_at:.3g} s"
-            return self._thaw_failed(now, late) if wish.rung is _RUNNING else self._freeze_failed(now, late)
+            return self.failed(now, wish.generation, f"no answer in {now - wish.asked_at:.3g} s")
         if self.busy or self.half_read:
             return NOTHING
         if self.state is _AWAKE:
             if now < self._hold.until:
                 return NOTHING
             self._move(_GRACE, "")
-        elif self.state is not _GRACE and self.state not in _ASLEEP:
-            return NOTHING
-        return self._descend(now)
+        return self._descend(now) if self.state is _GRACE or self.state in _ASLEEP else NOTHING
 
     # === What an operator, a probe and a status page ask. ===
 
@@ -308,23 +296,8 @@ class IdlePolicy:
 
     def reason(self, now: float) -> str:
         """Why the app is awake, or asleep, in words for a status page."""
-        words = self._words(now)
-        return f"shadow: {words}" if self.shadow else words
-
-    def _words(self, now: float) -> str:
-        if self.state is State.DISABLED:
-            return self._off
-        if self.state is not _AWAKE and self.state is not _GRACE:
-            stuck = f", cannot thaw after {self._wish.attempts} attempts" if self.stuck else ""
-            return self._wish.why + stuck
-        if self.busy:
-            return f"busy: {self.busy} request{'s' if self.busy > 1 else ''}"
-        if self.half_read:
-            return f"busy: {self.half_read} half-read request{'s' if self.half_read > 1 else ''}"
-        if self._lookout.obstacle:
-            return f"idle, but {self._lookout.obstacle}"
-        since = self._idle_since()
-        return self._hold.words(now) or f"idle for {now - since:.2g} of {self._ladder.grace(since):.3g} s"
+        said = words(self, now)
+        return f"shadow: {said}" if self.shadow else said
 
     # === Going down. ===
 
@@ -361,9 +334,9 @@ class IdlePolicy:
 
     def _stirred(self, now: float, why: str) -> Effects:
         """A request ended the idle period."""
-        if self._hold.armed_at < inf and self.state is not State.WAKING:
-            self._ladder.gap_seen(now - self._idle_at)
-        if self._hold.spent:
+        if not self._quick:
+            if self._hold.armed_at < inf and self.state is not State.WAKING:
+                self._ladder.gap_seen(now - self._idle_at)
             self._hold.renew()
             self._quick = not self._ladder.learns
         if self.state is _GRACE:
@@ -422,21 +395,5 @@ class IdlePolicy:
 
     def _checked(self, effects: Effects) -> Effects:
         if __debug__:
-            self._check()
+            check(self)
         return effects
-
-    def _check(self) -> None:
-        """What must hold between two events, whatever happened."""
-        state, wish = self.state, self._wish
-        running = wish.rung is _RUNNING
-        idle = not self.busy and not self.half_read
-        assert self.busy >= 0 and self.half_read >= 0, self
-        assert idle or (running and state is not _GRACE), f"busy, yet not kept running: {self!r}"
-        assert running == (state not in _ASLEEP), f"state and wish differ: {self!r}"
-        assert wish.settled or state in _ASLEEP or state in (State.WAKING, State.TERMINATING), f"unsettled: {self!r}"
-        assert not (wish.settled and state is State.WAKING), f"waking, but for what? {self!r}"
-        assert self.is_open == (self.shadow or (running and wish.settled)), f"the gate is wrong: {self!r}"
-        assert wish.settled == (wish.until == inf), f"would wait for ever, or for nothing: {self!r}"
-        assert not wish.stuck or (running and not wish.settled), f"stuck without reason: {self!r}"
-        assert state is not _GRACE or (not self._off and self._hold.until < inf), f"may not sleep: {self!r}"
-        assert not self._lookout.number or state in (_GRACE, State.THROTTLED), f"a look without use: {self!r}"

@@ -1,0 +1,53 @@
+"""Decides nothing: says where an idle policy stands, in words for people and as invariants that must hold.
+
+`words` is for status pages and log lines, never for the request path. `check` runs between two events wherever
+`__debug__` does, in every test and in the simulator above all.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from queueproxy.freeze.vocabulary import Rung, State
+
+if TYPE_CHECKING:
+    from queueproxy.freeze.policy import IdlePolicy
+
+__all__ = ["check", "words"]
+
+_ASLEEP = frozenset({State.THROTTLED, State.FROZEN})
+
+
+def words(policy: IdlePolicy, now: float) -> str:
+    """Why the app is awake, or asleep."""
+    if policy.state is State.DISABLED:
+        return policy._off
+    if policy.state is not State.AWAKE and policy.state is not State.GRACE:
+        wish = policy._wish
+        return wish.why + (f", cannot thaw after {wish.attempts} attempts" if wish.stuck else "")
+    if policy.busy:
+        return f"busy: {policy.busy} request{'s' if policy.busy > 1 else ''}"
+    if policy.half_read:
+        return f"busy: {policy.half_read} half-read request{'s' if policy.half_read > 1 else ''}"
+    if policy._lookout.obstacle:
+        return f"idle, but {policy._lookout.obstacle}"
+    since = policy._idle_since()
+    return policy._hold.words(now) or f"idle for {now - since:.2g} of {policy._ladder.grace(since):.3g} s"
+
+
+def check(policy: IdlePolicy) -> None:
+    """What must hold between two events, whatever happened."""
+    state, wish = policy.state, policy._wish
+    running = wish.rung is Rung.RUNNING
+    idle = not policy.busy and not policy.half_read
+    assert policy.busy >= 0 and policy.half_read >= 0, policy
+    assert idle or (running and state is not State.GRACE), f"busy, yet not kept running: {policy!r}"
+    assert running == (state not in _ASLEEP), f"state and wish differ: {policy!r}"
+    assert wish.settled or state in _ASLEEP or state in (State.WAKING, State.TERMINATING), f"unsettled: {policy!r}"
+    assert not (wish.settled and state is State.WAKING), f"waking, but for what? {policy!r}"
+    assert policy.is_open == (policy.shadow or (running and wish.settled)), f"the gate is wrong: {policy!r}"
+    assert wish.settled == (wish.until == inf), f"would wait for ever, or for nothing: {policy!r}"
+    assert not wish.stuck or (running and not wish.settled), f"stuck without reason: {policy!r}"
+    assert state is not State.GRACE or (not policy._off and policy._hold.until < inf), f"may not sleep: {policy!r}"
+    assert not policy._lookout.number or state in (State.GRACE, State.THROTTLED), f"a look without use: {policy!r}"
