@@ -1,5 +1,7 @@
 """The strict chunked decoder against a reference written the straightforward way, on every kind of split."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,7 +64,7 @@ def decoded(pieces: list[bytes]) -> Decoded | None:
 
 def cut(message: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(message), *(place % (len(message) + 1) for place in places)})
-    return [message[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [message[a:b] for a, b in itertools.pairwise(edges)]
 
 
 NAMES = st.text("abcXYZ-09", min_size=1, max_size=6).map(str.encode)
@@ -92,7 +94,7 @@ def test_a_good_body_is_read_like_the_reference_however_it_is_split(
 @settings(max_examples=500, deadline=None)
 @given(
     message=st.lists(
-        st.sampled_from([b"0", b"1", b"a", b"5", b"\r\n", b"\r", b"\n", b";", b" ", b"x", b":", b"hello", b"-", b"\x00"]),
+        st.sampled_from([b"0", b"1", b"a", b"5", b"\r\n", b"\r", b"\n", b";", b" ", b"x", b":", b"hello", b"\x00"]),
         max_size=14,
     ).map(b"".join),
     splits=SPLITS,

@@ -28,7 +28,8 @@ def test_the_observed_body_of_33_bytes() -> None:
 
 @pytest.mark.qp("QP-137")
 def test_every_field_has_its_number() -> None:
-    assert read_stat(encode_stat("p", 1.5, 0.5, 20.0, 3.0, 61.25)) == {1: "p", 2: 1.5, 3: 0.5, 4: 20.0, 5: 3.0, 6: 61.25}
+    body = encode_stat("p", 1.5, 0.5, 20.0, 3.0, 61.25)
+    assert read_stat(body) == {1: "p", 2: 1.5, 3: 0.5, 4: 20.0, 5: 3.0, 6: 61.25}
 
 
 @pytest.mark.qp("QP-136", "QP-137", "QP-145")
