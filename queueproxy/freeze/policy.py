@@ -337,7 +337,8 @@ class IdlePolicy:
         if not self._quick:
             if self._hold.armed_at < inf and self.state is not State.WAKING:
                 self._ladder.gap_seen(now - self._idle_at)
-            self._hold.renew()
+            if self._hold.spent:
+                self._hold.renew()
             self._quick = not self._ladder.learns
         if self.state is _GRACE:
             self.state = _AWAKE

@@ -1,6 +1,8 @@
 """What the idle policy may be told."""
 
+import re
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,9 @@ def test_none_switches_off(name: str) -> None:
 def test_settings_cannot_change_under_a_running_policy() -> None:
     with pytest.raises(FrozenInstanceError):
         IdleSettings().freeze_after = 1.0  # type: ignore[misc]
+
+
+def test_the_document_lists_every_setting_with_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "idle-policy.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| ([\w.]+) \| (?:FZ-\d{3}|-) \|", text, re.M)
+    assert listed == [(name, str(getattr(IdleSettings(), name))) for name in NAMES]

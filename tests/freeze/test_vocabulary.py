@@ -1,5 +1,8 @@
 """The language between the policy and its door."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from queueproxy.freeze.vocabulary import NOTHING, TRANSITIONS, Rung, State
@@ -30,3 +33,17 @@ def test_sleep_is_entered_only_from_grace_and_left_only_through_waking() -> None
 
 def test_nothing_is_one_object_and_empty() -> None:
     assert NOTHING == () and not NOTHING
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "idle-policy.md").read_text()
+
+
+def test_the_document_lists_every_edge() -> None:
+    rows = re.findall(r"^\| `([A-Z]+)` \|((?: `[A-Z]+`,?)*) \|$", DOCUMENT, re.M)
+    assert {State[origin]: {State[to] for to in re.findall("[A-Z]+", tos)} for origin, tos in rows} == TRANSITIONS
+
+
+def test_the_picture_shows_every_edge_but_termination() -> None:
+    drawn = set(re.findall(r"^ +([A-Z]+) --> ([A-Z]+):", DOCUMENT, re.M))
+    edges = {(origin.name, to.name) for origin, tos in TRANSITIONS.items() for to in tos}
+    assert drawn == {edge for edge in edges if edge[1] != "TERMINATING"}
