@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from queueproxy.local import procfs
 
-__all__ = ["Child", "StartError", "describe_exit", "exit_code", "free_port", "name_process"]
+__all__ = ["Child", "StartError", "describe_exit", "free_port", "name_process"]
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -138,11 +138,6 @@ def free_port(host: str = "127.0.0.1") -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def exit_code(status: int) -> int:
-    """What a shell reports: the exit status, or 128 + signal."""
-    return status if status >= 0 else 128 - status
 
 
 def describe_exit(status: int) -> str:

@@ -14,14 +14,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from queueproxy.admin.routes import Reply, user_metrics
-from queueproxy.admin.server import AdminConnection, Respond
 from queueproxy.clock import monotonic, wall_clock
-from queueproxy.codec.http1 import RequestHead
 from queueproxy.freeze.gate import Gate, Looked
 from queueproxy.freeze.policy import IdlePolicy, IdleSettings, Look
 from queueproxy.freeze.watch import GateWatch
-from queueproxy.local.child import Child, describe_exit, exit_code
+from queueproxy.local.child import Child, describe_exit
+from queueproxy.local.ending import Do, Ending
+from queueproxy.local.exposition import Exposition
 from queueproxy.local.freezer import LocalFreezer
 from queueproxy.local.idlecpu import IdleCpu
 from queueproxy.local.report import Report, status_text
@@ -32,7 +31,7 @@ from queueproxy.local.watch import RunWatch
 from queueproxy.metrics.pause import PauseCounts
 from queueproxy.metrics.recorder import Recorder
 from queueproxy.metrics.window import Window
-from queueproxy.net.listen import ListenFailed, listen
+from queueproxy.net.listen import ListenFailed
 from queueproxy.net.sockdiag import ListenWatch, SockDiagError
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import HttpGet, ProbeSpec, TcpSocket
@@ -46,8 +45,6 @@ __all__ = ["Serving", "idle_settings"]
 APP_HOST = "127.0.0.1"
 # Nobody set a timeout here, and the plane wants a number: a month is longer than any request and fits every timer.
 NO_LIMIT = 30 * 86_400.0
-# How long answers of a dead app's requests (502) may take to leave, and its processes to be collected.
-LAST_WORDS = 1.0
 # Between two rounds of probing an app that is late; each round tries for 10 s (QP-263).
 PROBE_AGAIN_AFTER = 0.5
 
@@ -77,7 +74,7 @@ class _NeverDraining:
 
 
 class Serving:
-    """One run on its loop. `exit_status` is what the process ends with."""
+    """One run on its loop."""
 
     def __init__(
         self,
@@ -92,7 +89,6 @@ class Serving:
         report: Report,
     ) -> None:
         now = monotonic()
-        self.exit_status = 0
         self._settings = settings
         self._loop = loop
         self._sock = sock
@@ -137,15 +133,18 @@ class Serving:
         child.on_stray = self._stray_ended
 
         self._server: asyncio.Server | None = None
-        self._metrics_server: asyncio.Server | None = None
-        self._admin: set[AdminConnection] = set()
+        self._exposition = Exposition()
         self._ready = False
         self._since = _clock()
         self._line: StatusLine | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._ending: signal.Signals | None = None
-        self._signalled_app = False
+        self._ending = Ending(settings.grace)
         self._over: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def exit_status(self) -> int:
+        """What the process ends with."""
+        return self._ending.status
 
     def __repr__(self) -> str:
         return f"<Serving {self._child!r} {self.gate!r} {self.plane!r}>"
@@ -178,24 +177,11 @@ class Serving:
         self._line.changed()
 
     async def _open_metrics(self) -> None:
-        from queueproxy.metrics.prometheus import CONTENT_TYPE, exposition
-
-        page = exposition(self.recorder, self.pause, lambda: None)
-
-        def handler(head: RequestHead, respond: Respond) -> None:
-            refusal = user_metrics(head.method, head.target)
-            respond(refusal if refusal is not None else Reply(200, page(), CONTENT_TYPE))
-
-        port = self._settings.metrics_port
+        settings = self._settings
         try:
-            sock = listen(port, self._settings.host)
+            await self._exposition.open(self._loop, settings.host, settings.metrics_port, self.recorder, self.pause)
         except ListenFailed as error:
-            # Two runs side by side are common, two readers of the default port are not: go on without.
             self._report.problem(f"no metrics: {error}")
-            return
-        self._metrics_server = await self._loop.create_server(
-            lambda: AdminConnection(handler, self._loop, self._admin), sock=sock
-        )
 
     # -- readiness
 
@@ -266,7 +252,7 @@ class Serving:
         now = monotonic()
         if self.tally.since > self._began_at:
             self._since = time.strftime("%H:%M:%S", time.localtime(wall_clock() - (now - self.tally.since)))
-        note = "stopping" if self._ending else "" if self._ready else "not ready yet"
+        note = "stopping" if self._ending.step else "" if self._ready else "not ready yet"
         return status_text(self.tally, now, in_flight=self.plane.in_flight, since=self._since, note=note)
 
     # -- the end
@@ -277,52 +263,48 @@ class Serving:
             self._child.signal(number)
             self.gate.touched(number.name)  # asleep it would only be queued
             return
-        if self._ending is not None:
-            self._report.event("signal", f"{number.name} again: ending at once", signal=number.name)
-            self.exit_status = 128 + number
-            self._finish()
-            return
-        self._ending = number
-        self._report.event("signal", f"{number.name}: stopping", signal=number.name)
-        self.gate.terminate()
-        self._stop_accepting()
-        self.plane.idle_empty = self._pass_on
-        self._timers["grace"] = self._loop.call_later(self._settings.grace, self._pass_on)
-        if not self.plane.in_flight:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Requests are done, or have had their time: the app's turn."""
-        self.plane.idle_empty = None
-        if self._signalled_app or self._over.done():
-            return
-        self._signalled_app = True
-        self._cancel("grace")
-        assert self._ending is not None
-        self._child.signal(self._ending)
-        self._timers["kill"] = self._loop.call_later(self._settings.grace, self._out_of_patience)
-
-    def _out_of_patience(self) -> None:
-        self._report.problem(f"the app did not end within {self._settings.grace:g} s: killing it")
-        self.exit_status = 128 + signal.SIGKILL
-        self._finish()
+        again = self._ending.number is not None
+        text = f"{number.name} again: ending at once" if again else f"{number.name}: stopping"
+        self._report.event("signal", text, signal=number.name)
+        self._carry_out(self._ending.signalled(monotonic(), number, self.plane.in_flight))
 
     def _app_ended(self, status: int) -> None:
-        by_us = self._ending is not None
-        said = describe_exit(status)
-        if by_us and self._signalled_app and status in (0, -int(self._ending or 0), 128 + int(self._ending or 0)):
-            self.exit_status = 0
-            self._report.event("exit", f"the app {said}", status=status)
+        effects = self._ending.app_ended(monotonic(), status, self.plane.in_flight)
+        said = f"the app {describe_exit(status)}"
+        if self._ending.number is not None and self._ending.status == 0:
+            self._report.event("exit", said, status=status)
         else:
-            self.exit_status = exit_code(status)
             asleep = "" if self.tally.state == "running" else f" while {self.tally.state}"
-            self._report.problem(f"the app {said}{asleep}", status=status)
-        self._stop_accepting()
-        # Its requests fail by themselves as their connections end; give the answers time to leave.
-        self.plane.idle_empty = self._finish
-        self._timers["last words"] = self._loop.call_later(LAST_WORDS, self._finish)
-        if not self.plane.in_flight:
-            self._finish()
+            self._report.problem(said + asleep, status=status)
+        self._carry_out(effects)
+
+    def _emptied(self) -> None:
+        self._carry_out(self._ending.emptied(monotonic()))
+
+    def _on_ending_timer(self) -> None:
+        self._timers.pop("ending", None)
+        self._carry_out(self._ending.on_deadline(monotonic()))
+
+    def _carry_out(self, effects: tuple[Do, ...]) -> None:
+        for effect in effects:
+            if effect is Do.THAW:
+                self.gate.terminate()
+            elif effect is Do.STOP_ACCEPTING:
+                self._stop_accepting()
+                self.plane.idle_empty = self._emptied
+            elif effect is Do.HAND_ON:
+                assert self._ending.number is not None
+                self._child.signal(self._ending.number)
+            elif effect is Do.GIVE_UP:
+                self._report.problem(f"the app did not end within {self._settings.grace:g} s: killing it")
+            elif effect is Do.END and not self._over.done():
+                self.plane.idle_empty = None
+                self._over.set_result(None)
+        self._cancel("ending")
+        deadline = self._ending.next_deadline()
+        if deadline is not None:
+            wait = max(0.001, deadline - monotonic())  # a millisecond: timers may fire that much early
+            self._timers["ending"] = self._loop.call_later(wait, self._on_ending_timer)
 
     def _stray_ended(self, pid: int, status: int) -> None:
         if pid == self._guardian_pid and not self._over.done():
@@ -335,11 +317,6 @@ class Serving:
             self._server = None
             self.plane.close_idle()
 
-    def _finish(self) -> None:
-        self.plane.idle_empty = None
-        if not self._over.done():
-            self._over.set_result(None)
-
     def _cancel(self, name: str) -> None:
         timer = self._timers.pop(name, None)
         if timer is not None:
@@ -349,10 +326,7 @@ class Serving:
         for name in list(self._timers):
             self._cancel(name)
         self._stop_accepting()
-        if self._metrics_server is not None:
-            self._metrics_server.close()
-        for connection in list(self._admin):
-            connection.close_if_idle()
+        self._exposition.close()
         self.prober.close()
         self.gate.close()
         self._pool.close()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from queueproxy.local.child import Child, StartError, describe_exit, exit_code, free_port
+from queueproxy.local.child import Child, StartError, describe_exit, free_port
+from queueproxy.local.ending import exit_code
 
 
 def wait_until(child: Child, happened: Callable[[], bool]) -> None:
