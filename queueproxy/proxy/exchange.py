@@ -368,9 +368,11 @@ class Exchange:
         """Both sides of an upgraded connection are done."""
         if self.stage is DONE:
             return
-        self._drop_upstream()
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.close()  # the last words may still be in our buffer
         self._finish(self.status)
-        self.client.cut(abruptly=False)
+        self.client.tunnel_ended()
 
     def _settle(self, upstream: UpstreamConnection) -> None:
         """The answer is with the client: give everything back."""

@@ -8,6 +8,8 @@ request timeouts and the lingering close; it is moved lazily, so a request costs
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 DISCARD: Final = 256 * 1024  # bytes of an unread upload swallowed to keep the connection; Go's figure (contract 1.3)
 _NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close sends RST
 # Why reading is paused: bits, because reasons come and go independently.
 _BACKLOG, _HELD, _UPSTREAM = 1, 2, 4
 
@@ -253,9 +256,21 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self._tunnel = None
         if abruptly:
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
-        else:
-            self.transport.close()
+            return
+        self.transport.close()
+        if self.transport.get_write_buffer_size():  # a client that has stopped reading must not keep us
+            self._lingering = True
+            now = monotonic()
+            self._arm(now + LINGER, now)
+
+    def tunnel_ended(self) -> None:
+        """Both sides of an upgraded connection are done; what the app said last is still delivered."""
+        self._exchange = None
+        self._tunnel = None
+        self.transport.close()
 
     def tunnel(self, tunnel: Tunnel) -> None:
         """The connection was upgraded; bytes that came early go first."""
@@ -376,7 +391,10 @@ class ClientConnection(asyncio.Protocol):
         self._timer = None
         now = monotonic()
         if self._lingering:
-            self.transport.abort()
+            if self.transport.get_write_buffer_size() and not self.transport.is_closing():
+                self._arm(now + LINGER, now)  # still taking our answer
+            else:
+                self.transport.abort()
         elif self._exchange is not None:
             at, which = self._exchange.due()
             if at <= now:

@@ -96,6 +96,13 @@ class UpstreamConnection(asyncio.Protocol):
             self.closed = True
             self.transport.abort()
 
+    def close(self) -> None:
+        """Ends the connection when what was written has left; its exchange has let go of it."""
+        self.exchange = None
+        if not self.closed:
+            self.closed = True
+            self.transport.close()
+
     def is_stale(self) -> bool:
         """The kernel already holds an end or unasked bytes that the loop has not shown us. One system call (1 us)."""
         if self._poll is None:
