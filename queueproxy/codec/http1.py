@@ -259,7 +259,9 @@ class RequestReader:
             kind = learn(REQUEST_KINDS, name)
         if kind == 0:
             self.head.lines += (name, _COLON, value, _CRLF)
-        elif kind <= LAST_FORWARDED:
+            return
+        value = value.rstrip()  # llhttp leaves the blanks at the end, which are not part of it (RFC 9112 5.1)
+        if kind <= LAST_FORWARDED:
             head = self.head
             if kind == HOST:
                 if HOST in head.special:

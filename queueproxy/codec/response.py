@@ -172,12 +172,12 @@ class ResponseReader:
         elif kind == 0:
             self.lines += (name, _COLON, value, _CRLF)
         elif kind == CONTENT_LENGTH:
-            self.content_length = value
+            self.content_length = value.rstrip()  # llhttp leaves the blanks at the end
         elif kind == DATE:
             self.has_date = True
             self.lines += (name, _COLON, value, _CRLF)
         elif kind != DROP:
-            self._lists.setdefault(kind, []).append(value)
+            self._lists.setdefault(kind, []).append(value.rstrip())
 
     def _headers_complete(self) -> None:
         if not self.awaiting:

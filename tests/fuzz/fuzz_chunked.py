@@ -35,7 +35,7 @@ def one_input(data: bytes) -> None:
         return
     whole = decoded([stream])
     assert decoded(pieces) == whole, "cuts matter"
-    if len(stream) < 400:
+    if len(stream) < 200:
         assert decoded(byte_by_byte(stream)) == whole, "single bytes matter"
     try:
         body, trailers, end = oracle.chunked(stream, 0)

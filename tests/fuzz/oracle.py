@@ -13,7 +13,7 @@ Fields = list[tuple[bytes, bytes]]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([0-9])")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: [\t -~\x80-\xff]*)?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: [^\r\n]*)?")  # the phrase is never forwarded
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*((?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)[ \t]*")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -98,9 +98,7 @@ def head_at(stream: bytes, at: int) -> tuple[bytes, Fields, int]:
 
 def request(stream: bytes, at: int = 0) -> tuple[Request, int]:
     """(request, end) of the request that begins at `at`. Raises NotHttp."""
-    while stream[at : at + 1] in (b"\r", b"\n"):
-        at += 1
-    line, fields, at = head_at(stream, at)
+    line, fields, at = head_at(stream, _after_blank(stream, at))
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         raise NotHttp(line)
@@ -120,7 +118,11 @@ def request(stream: bytes, at: int = 0) -> tuple[Request, int]:
 
 
 def response(stream: bytes, at: int = 0, *, to_head: bool = False) -> tuple[Response, int]:
-    """(response, end) of the response that begins at `at`; 1xx are responses of their own. Raises NotHttp."""
+    """(response, end) of the response that begins at `at`; 1xx are responses of their own. Raises NotHttp.
+
+    Empty lines before and after are passed over, as llhttp does: they cannot be taken for anything else.
+    """
+    at = _after_blank(stream, at)
     line, fields, at = head_at(stream, at)
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
@@ -140,6 +142,12 @@ def response(stream: bytes, at: int = 0, *, to_head: bool = False) -> tuple[Resp
     if at + size > len(stream):
         raise NotHttp("short body")
     return Response(status, minor, fields, stream[at : at + size], []), at + size
+
+
+def _after_blank(stream: bytes, at: int) -> int:
+    while stream[at : at + 1] in (b"\r", b"\n"):
+        at += 1
+    return at
 
 
 def _sized(lengths: list[bytes]) -> int:
