@@ -142,8 +142,10 @@ class Exchange:
     def _dialled(self, upstream: UpstreamConnection) -> None:
         if self.stage is DIALLING:
             self.connected(upstream)
-        else:
+        elif self.plane.gate.is_open and not self.plane.closing:
             self.plane.pool.give_back(upstream, monotonic())  # its request is over; the connection is good
+        else:
+            upstream.drop()  # the pool was emptied meanwhile, and stays so (FZ-030)
 
     def _dial_failed(self, failure: Failure) -> None:
         if self.stage is DIALLING:
@@ -266,7 +268,10 @@ class Exchange:
 
     def switched(self, protocol: bytes, lines: list[bytes]) -> None:
         """101 from the app (QP-080…082)."""
-        switch(self, protocol, lines)
+        if self._request_ended:
+            switch(self, protocol, lines)
+        else:  # what follows of the request would be taken for the new protocol
+            self.fail(malformed_response("101 before the request was whole"))
 
     def hand_over(self, head: bytes, tunnel: Tunnel) -> None:
         """The connection now belongs to another protocol; head is our 101."""

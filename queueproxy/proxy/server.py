@@ -151,7 +151,9 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def _free(self) -> bool:
-        return self._exchange is None and not self._probing and self._discard < 0 and not self._lingering
+        if self._exchange is not None or self._probing or self._discard >= 0 or self._lingering:
+            return False
+        return not self.transport.is_closing()  # after a last answer nothing more is read, pipelined or not
 
     def head_received(self, head: RequestHead) -> None:
         now = monotonic()
@@ -306,10 +308,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _probed(self, head: RequestHead, ready: bool, keep: bool) -> None:
         self._probing = False
-        if self.transport.is_closing():
-            return
+        if self._lingering or self.transport.is_closing():
+            return  # gone, or refused meanwhile because the rest of the message was not HTTP
         self._done_here(head, 200 if ready else 503, b"queue" if ready else b"", keep)  # QP-101, QP-102
         if not self._feeding and keep:
+            self._resume(_BACKLOG)
             self._next()
 
     def _answer_oddity(self, head: RequestHead) -> None:
