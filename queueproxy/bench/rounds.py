@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from queueproxy.bench.drive import Driver, LoadError, Scenario
+from queueproxy.bench.drive import SCENARIOS, Driver, LoadError, Scenario
 from queueproxy.bench.figures import Measure
 from queueproxy.bench.instructions import Counter
 from queueproxy.bench.subject import StartError, Subject, require_free, wait_for_port
@@ -102,7 +102,7 @@ class Rounds:
                 served += self._stretch(subject, scenario, connections, figures)
         while served < plan.settle_requests:
             self.say(f"{self._prefix}: {served} of {plan.settle_requests} requests before memory is read")
-            served += self._load(subject, plan.scenarios[0], max(plan.connections), plan.seconds).requests
+            served += self._load(subject, SCENARIOS["small"], max(plan.connections), plan.seconds).requests
         figures[Measure("rss_mb")] = subject.rss_mb()
         if plan.idle_s:
             self.say(f"{self._prefix}: idle for {plan.idle_s:g} s")

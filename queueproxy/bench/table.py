@@ -32,7 +32,8 @@ _NAMES = {
 
 def _name(measure: Measure) -> tuple[str, int]:
     if measure.name.startswith("phase_"):
-        return f"  phase {measure.name.removeprefix('phase_').removesuffix('_ms')} p50, ms", 3
+        phase, _, kind = measure.name.removeprefix("phase_").removesuffix("_ms").rpartition("_")
+        return f"  phase {phase} {kind}, ms", 3
     return _NAMES.get(measure.name, (measure.name, 3))
 
 

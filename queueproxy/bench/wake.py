@@ -154,6 +154,6 @@ def measure_wakes(sleeper: Sleeper, wakes: int, say: Callable[[str], None]) -> d
         Measure("wake_added_p50_ms"): (asleep.percentile(50) - awake.percentile(50)) / 1e3,
     }
     if confirmed_us:
-        figures[Measure("phase_ask_to_confirmed_ms")] = median(confirmed_us) / 1e3
-    figures.update({Measure(f"phase_{phase}_ms"): mean for phase, mean in phases.items()})
+        figures[Measure("phase_ask_to_confirmed_p50_ms")] = median(confirmed_us) / 1e3
+    figures.update({Measure(f"phase_{phase}_mean_ms"): mean for phase, mean in phases.items()})
     return figures

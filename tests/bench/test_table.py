@@ -29,7 +29,8 @@ def test_one_connection_is_not_plural() -> None:
 
 
 def test_a_phase_and_an_unknown_measure_still_have_a_name() -> None:
-    assert describe(Measure("phase_thaw_ms")) == "  phase thaw p50, ms"
+    assert describe(Measure("phase_ask_to_confirmed_p50_ms")) == "  phase ask_to_confirmed p50, ms"
+    assert describe(Measure("phase_kernel_mean_ms")) == "  phase kernel mean, ms"
     assert describe(Measure("something_new")) == "something_new"
 
 
