@@ -14,6 +14,7 @@ from queueproxy.clock import monotonic
 __all__ = ["IdleCpu"]
 
 LOOK_EVERY = 0.5
+FIRST_LOOK_AFTER = 0.05
 
 
 class IdleCpu:
@@ -45,10 +46,10 @@ class IdleCpu:
         return f"<IdleCpu {'looking' if self._timer is not None else 'resting'}>"
 
     def start(self) -> None:
-        """The app runs."""
+        """The app runs. The first look comes a little later: now a request is waiting to be passed on."""
         if self._timer is None:
             self._was = None
-            self._look()
+            self._timer = self._loop.call_later(min(FIRST_LOOK_AFTER, self._every), self._look)
 
     def stop(self) -> None:
         """The app is about to sleep: one last look, then rest."""

@@ -225,7 +225,7 @@ class _Run:
         self._undo.callback(stoppable.close)
         freezer = LocalFreezer(loop, self._record.mechanism, stoppable, throttle)
         self._undo.callback(freezer.close)
-        used = self._cpu_used(found, child)
+        used = stoppable.usage_usec if isinstance(stoppable, SessionStopper) else self._cpu_used(found)
         serving = Serving(self._settings, loop, sock, child, app_port, freezer, used, guardian.pid, self._report)
         for number in (*ENDING, *PASSED_ON):
             loop.add_signal_handler(number, serving.signalled, number)
@@ -248,10 +248,8 @@ class _Run:
         self._report.summary(facts)
         return serving.exit_status
 
-    def _cpu_used(self, found: Place | None, child: Child) -> Callable[[], int | None]:
-        if found is None:
-            return SessionStopper(child.pid).usage_usec
-        if found.plan.usage is None:
+    def _cpu_used(self, found: Place | None) -> Callable[[], int | None]:
+        if found is None or found.plan.usage is None:
             return lambda: None
         try:
             cgroup = Cgroup.open(found.plan.usage)

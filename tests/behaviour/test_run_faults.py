@@ -121,6 +121,26 @@ def test_metrics_carry_the_names_of_the_contract() -> None:
             assert name in page
 
 
+def test_while_the_app_sleeps_we_and_the_guardian_sleep_as_well(way: str) -> None:
+    """No timer, no poll: the kernel has not had a reason to run either of us."""
+
+    def turns(pid: int) -> int:
+        with open(f"/proc/{pid}/status", encoding="ascii") as file:
+            return sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
+
+    with LocalRun("--cgroup", way, *QUICK) as run:
+        run.ready()
+        run.asleep()
+        assert run.get()[0] == 200
+        run.asleep(2)
+        both = (run.process.pid, guardian_of(run))
+        # What is left of the last request (a closed connection, a line on its way) may still be seen to.
+        threading.Event().wait(0.5)
+        before = [turns(pid) for pid in both]
+        threading.Event().wait(2.0)
+        assert [turns(pid) for pid in both] == before
+
+
 # -- faults before it serves
 
 

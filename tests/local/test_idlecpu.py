@@ -42,6 +42,7 @@ def closing(rig: Rig) -> object:
 @pytest.mark.fz("FZ-105")
 def test_a_stretch_without_any_request_counts(rig: Rig) -> None:
     rig.cpu.start()
+    rig.look()
     rig.used = 20_000
     rig.look()
     rig.used = 50_000
@@ -51,6 +52,7 @@ def test_a_stretch_without_any_request_counts(rig: Rig) -> None:
 
 def test_a_stretch_with_a_request_in_it_does_not_count(rig: Rig) -> None:
     rig.cpu.start()
+    rig.look()
     rig.used, rig.begun = 900_000, 1  # came and went between two looks
     rig.look()
     rig.used, rig.begun, rig.in_flight = 1_800_000, 2, 1
@@ -65,9 +67,11 @@ def test_a_stretch_with_a_request_in_it_does_not_count(rig: Rig) -> None:
 
 def test_time_asleep_is_never_part_of_a_stretch(rig: Rig) -> None:
     rig.cpu.start()
+    rig.look()
     rig.cpu.stop()
     rig.used = 500_000
     rig.cpu.start()
+    rig.look()
     rig.used = 510_000
     rig.cpu.stop()
     assert rig.idled == pytest.approx([0.0, 0.01])

@@ -119,3 +119,28 @@ def test_cpu_time_of_the_session_grows(babblers: subprocess.Popen[bytes]) -> Non
         assert babblers.stdout is not None
         babblers.stdout.read(4096)
     assert stopper.usage_usec() > before
+
+
+def test_a_thaw_after_a_whole_stop_reads_no_process_but_the_apps(
+    babblers: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wake is what a request waits for: its cost must not depend on what else the machine runs."""
+    stopper = SessionStopper(babblers.pid)
+    assert run(stopper.freeze()) is Outcome.FROZEN
+    read: set[int] = set()
+    read_stat = procfs.read_stat
+    with monkeypatch.context() as patch:
+        patch.setattr(procfs, "in_session", lambda session: pytest.fail("looked at the whole machine"))
+        patch.setattr(procfs, "read_stat", lambda pid: read.add(pid) or read_stat(pid))
+        assert run(stopper.thaw()) is Outcome.THAWED
+    assert read == set(stopper.pids())
+
+
+def test_a_process_that_died_while_stopped_does_not_keep_the_others_stopped(babblers: subprocess.Popen[bytes]) -> None:
+    stopper = SessionStopper(babblers.pid)
+    assert run(stopper.freeze()) is Outcome.FROZEN
+    victim = stopper.pids()[-1]
+    os.kill(victim, signal.SIGKILL)
+    assert run(stopper.thaw()) is Outcome.THAWED
+    left = [stat for stat in procfs.in_session(babblers.pid) if stat.pid != victim]
+    assert len(left) == 2 and all(stat.state != "T" for stat in left)
