@@ -390,7 +390,8 @@ class Wires:
             self.limit = LimitGate(Breaker(concurrency, 10 * concurrency))
         self.pool = WiredPool(loop, pool)
         self.mechanism = Mechanism()
-        settings = IdleSettings(freeze_after=1.0 if freezing else None, min_uptime=0.0, min_running=0.0, look_first=False)
+        after = 1.0 if freezing else None
+        settings = IdleSettings(freeze_after=after, min_uptime=0.0, min_running=0.0, look_first=False)
         self.policy = IdlePolicy(settings)
         self.gate = Gate(self.policy, loop, self.mechanism, drop_pool=self.pool.close)
         self.health = Health()
