@@ -218,7 +218,7 @@ class RequestReader:
                 raise self._refusal(data, error) from None
             self._parse(made[1], made[0])
             return
-        line_end = data.find(_CRLF)
+        line_end = data.find(b"\n") - 1  # not CRLF: llhttp lets some lines end early, with a bare LF
         minor = _MINORS.get(data[line_end - 9 : line_end])
         if minor is None:  # llhttp also takes HTTP/0.9 without a version, HTTP/2.0, RTSP and ICE
             raise wrong_version(data[:line_end])
@@ -241,13 +241,13 @@ class RequestReader:
         elif special[HOST] != self._good_host:  # a client asks for the same host again and again
             self._good_host = checked_host(special[HOST])
         target = head.target
-        if target[0] != 47:  # "/": origin form, the common case
+        if not target or target[0] != 47:  # "/": origin form, the common case
             self._settle_target(head)
         if b"#" in target:
             head.target = head.target.replace(b"#", b"%23")  # as Go forwards it (contract 3.12)
 
     def _refusal(self, data: bytes, error: httptools.HttpParserError) -> BadMessage:
-        if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(error.__context__, BadMessage):
+        if isinstance(error, httptools.HttpParserCallbackError):
             raise error  # our own fault, not the client's: let the loop report it and end the connection
         if "Transfer-Encoding" in str(error):
             return BadMessage(501, "Unsupported transfer encoding")
@@ -265,14 +265,14 @@ class RequestReader:
             head = self.head
             if kind == HOST:
                 if HOST in head.special:
-                    raise BadMessage(400, "Bad Request")
+                    self._lists[HOST] = [value]  # refused in _settle_lists: nothing is raised through llhttp
                 head.special[HOST] = value  # written by request_bytes, which may restore another one
             else:
                 head.special.setdefault(kind, value)
                 head.lines += (name, _COLON, value, _CRLF)
-        elif kind == CONTENT_LENGTH or kind == K_ORIGINAL_HOST:
+        elif kind == CONTENT_LENGTH:
             self.head.special.setdefault(kind, value)
-        elif kind <= X_FORWARDED_FOR:
+        elif kind <= K_ORIGINAL_HOST:
             self._lists.setdefault(kind, []).append(value)
 
     def _sized(self, head: RequestHead) -> None:
@@ -285,6 +285,8 @@ class RequestReader:
     def _settle_lists(self, head: RequestHead) -> None:
         """The headers that repeat or are written anew; off the path of the plainest requests only."""
         lists = self._lists
+        if HOST in lists:
+            raise BadMessage(400, "Bad Request")
         connection = tokens(lists[CONNECTION]) if CONNECTION in lists else []
         head.keep_alive = b"close" not in connection and (head.minor == 1 or b"keep-alive" in connection)
         if TRANSFER_ENCODING in lists:
@@ -305,6 +307,8 @@ class RequestReader:
             head.lines += (b"Te", _COLON, b"trailers", _CRLF)
         if TRAILER in lists and head.body == 2:
             head.lines += (b"Trailer", _COLON, b", ".join(lists[TRAILER]), _CRLF)
+        if K_ORIGINAL_HOST in lists:
+            head.special[K_ORIGINAL_HOST] = checked_host(lists[K_ORIGINAL_HOST][0])  # it will be the Host
         if UPGRADE in lists and b"upgrade" in connection and head.minor == 1:
             head.upgrade = b", ".join(lists[UPGRADE])
         if X_FORWARDED_FOR in lists:
@@ -325,6 +329,8 @@ class RequestReader:
         """Absolute form: its authority replaces Host and the app sees origin form (QP-206)."""
         target = head.target
         lower = target[:8].lower()
+        if not target or target[0] == 32:
+            raise BadMessage(400, "Bad Request")  # llhttp skips further blanks after the method
         if head.method == b"CONNECT" or target == b"*":
             if target == b"*" and head.method != b"OPTIONS":
                 raise BadMessage(400, "Bad Request")

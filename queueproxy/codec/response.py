@@ -196,7 +196,7 @@ class ResponseReader:
         if bodiless:
             if self._head_only:
                 # llhttp would wait for the declared body; connection reuse is decided by version and Connection.
-                self.keep_alive = parser.get_http_version() != "1.0" and not self._closing(lists)
+                self.keep_alive = parser.get_http_version() == "1.1" and not self._closing(lists)
                 self.clean = self.clean and self.content_length in (None, b"0") and not self.chunked
                 self._parser = self._new_parser()
             self.sink.response_received(self)
