@@ -243,6 +243,8 @@ class RequestReader:
         target = head.target
         if not target or target[0] != 47:  # "/": origin form, the common case
             self._settle_target(head)
+        if target[-1] == 32:
+            raise BadMessage(400, "Bad Request")  # llhttp skips further blanks before the version
         if b"#" in target:
             head.target = head.target.replace(b"#", b"%23")  # as Go forwards it (contract 3.12)
 
@@ -280,6 +282,8 @@ class RequestReader:
         if not length.isdigit() or len(length) > 18:
             raise BadMessage(400, "Bad Request")
         head.content_length = int(length)
+        if length[0] == 48:
+            head.special[CONTENT_LENGTH] = b"%d" % head.content_length  # no zeros in front: octal to somebody
         head.body = 1 if head.content_length else 0
 
     def _settle_lists(self, head: RequestHead) -> None:
@@ -334,6 +338,7 @@ class RequestReader:
         if head.method == b"CONNECT" or target == b"*":
             if target == b"*" and head.method != b"OPTIONS":
                 raise BadMessage(400, "Bad Request")
+            checked_host(target)  # RFC 9112 3.2.3: an authority and nothing else; "*" passes as well
             return
         if not lower.startswith((b"http://", b"https://")):
             raise BadMessage(400, "Bad Request")
@@ -376,4 +381,9 @@ class RequestReader:
             self.held = decoder.rest
             self.decoder = None
             self.state = PAUSED
-            self._sink.body_ended([t for t in decoder.trailers if t[0].lower() not in FORBIDDEN_IN_TRAILERS])
+            trailers = decoder.trailers
+            if trailers:
+                nominated = tokens(self._lists.get(CONNECTION, []))  # for this hop only, in whichever section
+                unwanted = FORBIDDEN_IN_TRAILERS.union(nominated)
+                trailers = [t for t in trailers if t[0].lower() not in unwanted]
+            self._sink.body_ended(trailers)
