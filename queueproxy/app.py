@@ -38,6 +38,7 @@ from queueproxy.proxy.server import acceptor
 from queueproxy.proxy.upstream import UNLIMITED_POOL, Pool
 
 QUEUE_DEPTH_FACTOR = 10  # waiting requests per slot (contract 4)
+ENDING = (signal.SIGTERM, signal.SIGINT)
 USER_METRICS_HEAD_TIMEOUT = 5.0  # seconds; the Prometheus listener is stricter upstream (contract 1.1)
 
 
@@ -118,8 +119,9 @@ class Sidecar:
         except ListenFailed as error:
             self._log.error("Failed to bring up queue-proxy, shutting down.", error=str(error))
             return 1
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             self._loop.add_signal_handler(number, self._signalled, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked by `serve`: an early one waited for this
         self._next_tick = monotonic() + PERIOD
         self._loop.call_later(PERIOD, self._tick)
         self._log.info("Starting queue-proxy")
@@ -302,6 +304,7 @@ def serve(
         log.close()
         return 1
     plain = writer if fd == 2 else LineWriter(2)  # probe failures are plain text on stderr (contract 6.6)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until somebody handles them in the proper order
     loop = new_loop(loop_kind)
     try:
         sidecar = Sidecar(

@@ -95,6 +95,10 @@ class Gate:
         effects = self._arrived(now)
         if effects:
             self._run(effects)
+            if self.is_open:  # the thaw was confirmed on the spot: this request waited too, if only for microseconds
+                waited = monotonic() - now
+                for observer in self._observers:
+                    observer.waited(waited)
 
     def left(self, now: float) -> None:
         """A request ended."""
