@@ -97,8 +97,11 @@ class World:
         heapq.heappush(self.agenda, (self.now + seconds, self.turn, what))
 
     def run_until(self, end: float) -> None:
+        at_once = 0
         while self.agenda and self.agenda[0][0] <= end:
             at, _, what = heapq.heappop(self.agenda)
+            at_once = at_once + 1 if at <= self.now else 0
+            assert at_once < 1000, f"the timer spins: {self.policy!r}"
             self.now = max(self.now, at)
             what()
         self.now = max(self.now, end)
