@@ -39,7 +39,8 @@ class Waiter(Protocol):
 
 
 class Observer(Protocol):
-    """Told what happened, for metrics, status lines and logs."""
+    """Told what happened, for metrics, status lines and logs: in order, in the loop's next turn, so that no request
+    waits for a log line."""
 
     def moved(self, moved: Moved, now: float) -> None: ...
     def asked(self, ask: Ask, now: float) -> None: ...
@@ -51,8 +52,8 @@ class Gate:
     """drop_pool: closes idle connections to the app. look: searches for a reason not to sleep; None finds nothing."""
 
     __slots__ = (
-        "_arrived", "_ask", "_asked_at", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_observers",
-        "_refusal", "_timer", "_waiters", "is_open", "policy",
+        "_arrived", "_ask", "_asked_at", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_news",
+        "_observers", "_refusal", "_timer", "_waiters", "is_open", "policy",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class Gate:
         self._drop_pool = drop_pool
         self._look = look
         self._observers = tuple(observers)
+        self._news: list[tuple[str, tuple[object, ...]]] = []
         self._waiters: dict[Waiter, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: str | None = None
@@ -96,9 +98,7 @@ class Gate:
         if effects:
             self._run(effects)
             if self.is_open:  # the thaw was confirmed on the spot: this request waited too, if only for microseconds
-                waited = monotonic() - now
-                for observer in self._observers:
-                    observer.waited(waited)
+                self._note("waited", monotonic() - now)
 
     def left(self, now: float) -> None:
         """A request ended."""
@@ -167,6 +167,7 @@ class Gate:
             self._timer.cancel()
             self._timer = None
         self._release(lambda waiter: waiter.refused(not_awake("shutting down")))
+        self._tell()
 
     # -- effects
 
@@ -181,9 +182,7 @@ class Gate:
         self.is_open = self.policy.is_open and self._refusal is None
         for effect in effects:
             if isinstance(effect, Moved):
-                now = monotonic()
-                for observer in self._observers:
-                    observer.moved(effect, now)
+                self._note("moved", effect, monotonic())
             elif isinstance(effect, Ask):
                 self._put(effect)
             elif effect is OPEN:
@@ -200,8 +199,7 @@ class Gate:
     def _put(self, ask: Ask) -> None:
         now = monotonic()
         self._ask, self._asked_at = ask, now
-        for observer in self._observers:
-            observer.asked(ask, now)
+        self._note("asked", ask, now)
         if self.policy.shadow:
             self._answered(ask.generation, ask.rung, "shadow")
         elif self._mechanism is None:
@@ -213,8 +211,7 @@ class Gate:
         now = monotonic()
         ask = self._ask
         if ask is not None and ask.generation == generation:
-            for observer in self._observers:
-                observer.answered(ask, rung, detail, now - self._asked_at, now)
+            self._note("answered", ask, rung, detail, now - self._asked_at, now)
         policy = self.policy
         if rung is None:
             self._feed(policy.failed(now, generation, detail))
@@ -236,12 +233,23 @@ class Gate:
         waiters, self._waiters = self._waiters, {}
         now = monotonic()
         for waiter, since in waiters.items():
-            for observer in self._observers:
-                observer.waited(now - since)
+            self._note("waited", now - since)
             try:
                 tell(waiter)
             except Exception as error:  # one request's fault must not leave the others waiting
                 self._loop.call_exception_handler({"message": "a held request failed", "exception": error})
+
+    def _note(self, what: str, *facts: object) -> None:
+        if self._observers:
+            if not self._news:
+                self._loop.call_soon(self._tell)
+            self._news.append((what, facts))
+
+    def _tell(self) -> None:
+        news, self._news = self._news, []
+        for what, facts in news:
+            for observer in self._observers:
+                getattr(observer, what)(*facts)
 
     def _rearm(self) -> None:
         if self._timer is not None:
