@@ -87,9 +87,11 @@ class ChunkedDecoder:
         return pieces
 
     def _hold(self, partial: bytes) -> None:
-        limit = MAX_LINE if self._stage == self._SIZE else MAX_TRAILERS
-        if len(partial) > limit:
-            raise ChunkError("header line too long")
+        if self._stage == self._SIZE:
+            if len(partial) > MAX_LINE:
+                raise ChunkError("header line too long")
+        elif self._trailers_size + len(partial) > MAX_TRAILERS:
+            raise ChunkError("trailers too long")
         self._held = partial
 
     def _size(self, line: bytes) -> None:
@@ -106,10 +108,10 @@ class ChunkedDecoder:
         self._stage = self._DATA if self._left else self._TRAILERS
 
     def _trailer(self, line: bytes) -> None:
+        self._trailers_size += len(line) + 2
+        if self._trailers_size > MAX_TRAILERS:
+            raise ChunkError("trailers too long")
         name, colon, value = line.partition(b":")
         if not colon or not name or name.translate(None, TOKEN) or value.translate(None, _CONTROL) != value:
             raise ChunkError("malformed trailer")
         self.trailers.append((name, value.strip(b" \t")))
-        self._trailers_size += len(line) + 2
-        if self._trailers_size > MAX_TRAILERS:
-            raise ChunkError("trailers too long")

@@ -33,7 +33,8 @@ class Forwarding:
             self.outcomes.append(Outcome("begun" if head.body else "forward", "", out))
 
     def body_received(self, data: bytes) -> None:
-        self.outcomes[-1].body += data
+        if self.outcomes[-1].out:
+            self.outcomes[-1].body += data
 
     def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
         last = self.outcomes[-1]
