@@ -18,6 +18,11 @@ STATE_NAMES: Final = {
 OPS: Final = {Rung.RUNNING: "thaw", Rung.THROTTLED: "throttle", Rung.FROZEN: "freeze"}
 
 
+def _word(reason: str) -> str:
+    """A label of the policy's words: "idle for 2 s" is "idle", "freeze failed: EIO" is "freeze failed"."""
+    return reason.partition(":")[0].partition(" for ")[0]
+
+
 class Counts(Protocol):
     """metrics.pause.PauseCounts, as far as it is used here."""
 
@@ -42,7 +47,7 @@ class GateWatch:
     def moved(self, moved: Moved, now: float) -> None:
         origin, to = STATE_NAMES[moved.origin], STATE_NAMES[moved.to]
         if not self._shadow and origin != to:
-            self._counts.moved(origin, to, moved.reason, "ok", now)
+            self._counts.moved(origin, to, _word(moved.reason), "ok", now)
 
     def asked(self, ask: Ask, now: float) -> None:
         if self._shadow:
@@ -53,7 +58,7 @@ class GateWatch:
             return
         if rung is None:
             to = "running" if ask.rung is Rung.RUNNING else ask.rung.name.lower()
-            self._counts.moved("waking" if to == "running" else "running", to, ask.reason, "failed", now)
+            self._counts.moved("waking" if to == "running" else "running", to, _word(ask.reason), "failed", now)
             return
         self._counts.timed(OPS[ask.rung], took)
         if rung is Rung.RUNNING:

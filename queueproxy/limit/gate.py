@@ -46,6 +46,11 @@ class LimitGate:
         self._handing_over = True
         try:
             following.admitted()
+        finally:  # whatever became of it, slots given back meanwhile go on to the others
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        try:
             while self._owed:
                 self._owed -= 1
                 following = self.breaker.leave()
@@ -53,6 +58,9 @@ class LimitGate:
                     following.admitted()
         finally:
             self._handing_over = False
+            if self._owed:  # a waiter broke: recursion only as deep as the number of such faults
+                self._handing_over = True
+                self._hand_over()
 
 
 __all__ = ["Admission", "LimitGate", "Waiter"]

@@ -13,7 +13,7 @@ from queueproxy.metrics.histogram import THAWS, Histogram
 STATES: Final = ("running", "waking", "throttled", "frozen")
 REASONS: Final = frozenset((
     "idle", "request", "first bytes", "accept", "knock", "terminating", "app restarted", "not ready", "thawed",
-    "enabled", "disabled", "shadow",
+    "enabled", "disabled", "shadow", "freeze failed",
 ))  # fmt: skip
 
 

@@ -26,7 +26,8 @@ def test_what_is_due_first(timeouts: Timeouts, wrote_at: float, expected: tuple[
 
 
 @pytest.mark.parametrize(
-    ("timeouts", "shortest"), [(Timeouts(10), 10), (Timeouts(10, 3), 3), (Timeouts(10, 3, 2), 2), (Timeouts(1, 3, 2), 1)]
+    ("timeouts", "shortest"),
+    [(Timeouts(10), 10), (Timeouts(10, 3), 3), (Timeouts(10, 3, 2), 2), (Timeouts(1, 3, 2), 1)],
 )
 def test_nothing_fires_before_the_shortest(timeouts: Timeouts, shortest: float) -> None:
     assert timeouts.shortest == shortest

@@ -45,7 +45,8 @@ class Life:
         clients = [c for c in self.clients if not c.transport.is_closing()]
         apps = [a for a in wires._apps if not a.transport.is_closing()]
         moves = ["time"]
-        moves += ["connect"] * (len(clients) < 4) + ["request", "request", "client ends", "client leaves", "read"] * bool(clients)
+        moves += ["connect"] * (len(clients) < 4)
+        moves += ["request", "request", "client ends", "client leaves", "read"] * bool(clients)
         moves += ["answer", "answer", "answer", "app ends", "app leaves"] * bool(apps)
         moves += ["dialled", "dialled", "refused"] * bool(wires.pool.waiting)
         moves += ["thaw", "thaw", "freezer breaks"] * bool(wires.mechanism.asked)
