@@ -65,4 +65,5 @@ class GateWatch:
             self._counts.waited("kernel", took)
 
     def waited(self, waited_for: float) -> None:
-        self._counts.waited("total", waited_for)
+        if not self._shadow:
+            self._counts.waited("total", waited_for)

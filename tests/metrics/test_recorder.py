@@ -33,5 +33,6 @@ def test_reasons_are_kinds_not_texts() -> None:
     for failure in failures:
         recorder.refuse(failure.kind)
     assert recorder.refused == {
-        "queue_full": 1, "timeout": 1, "upstream_eof": 1, "upstream_lost": 1, "upstream_protocol": 50, "thaw": 50, "dial": 50,
+        "queue_full": 1, "timeout": 1, "upstream_eof": 1, "upstream_lost": 1,
+        "upstream_protocol": 50, "thaw": 50, "dial": 50,
     }  # fmt: skip
