@@ -335,7 +335,7 @@ class Exchange:
         self._release_waits()
         self._drop_upstream()
         self.plane.recorder.refuse(failure.kind)
-        if failure.status == 502:
+        if failure.status == 502 and failure.kind != "request_body":  # a client must not fill the log
             self.plane.log.error("error reverse proxying request", error=failure.text)
         self._keep = (
             self.head.keep_alive and not self.plane.closing and (self._request_ended or not self._upload_uncertain())
