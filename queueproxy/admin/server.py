@@ -68,8 +68,13 @@ class AdminConnection(asyncio.Protocol):
         self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
+        self._read_on(lambda: self._reader.feed(data))
+        if self._reader.backlog and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _read_on(self, step: Callable[[], None]) -> None:
         try:
-            self._reader.feed(data)
+            step()
         except BadMessage as bad:
             body = f"{bad.status} {bad.reason}".encode()
             self._transport.write(answer_bytes(bad.status, body, date=b"", connection=b"Connection: close\r\n"))
@@ -80,8 +85,6 @@ class AdminConnection(asyncio.Protocol):
                 self._timer = self._loop.call_later(self._head_timeout, self._transport.abort)
         elif self._timer is not None:
             self._stop_timer()
-        if self._reader.backlog:
-            self._transport.pause_reading()
 
     def head_received(self, head: RequestHead) -> None:
         self._answered = False
@@ -131,12 +134,8 @@ class AdminConnection(asyncio.Protocol):
         """Both sides of the present exchange are done: look at the next request."""
         if self._transport.is_closing() or not (self._answered and self._read) or self._reader.state != PAUSED:
             return
-        try:
-            self._reader.resume()
-        except BadMessage:
-            self._transport.close()
-            return
-        if not self._reader.backlog:
+        self._read_on(self._reader.resume)
+        if not self._reader.backlog and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _stop_timer(self) -> None:
