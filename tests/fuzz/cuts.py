@@ -6,6 +6,8 @@ counts 0 to 7, so a seed can be typed: `2@PGET / HTTP/1.1…` is cut after a qua
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 
 def cut(data: bytes) -> tuple[list[bytes], bytes]:
     """(pieces, stream): pieces are not empty and joined are the stream."""
@@ -13,7 +15,7 @@ def cut(data: bytes) -> tuple[list[bytes], bytes]:
     stream = data[1 + count :]
     size = len(stream)
     edges = sorted({0, size, *(at * size // 256 for at in data[1 : 1 + count])})
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)], stream
+    return [stream[a:b] for a, b in pairwise(edges)], stream
 
 
 def byte_by_byte(stream: bytes) -> list[bytes]:

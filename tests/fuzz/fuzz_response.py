@@ -6,6 +6,8 @@ status, fields and body that the grammar sees in the app's bytes.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from queueproxy.codec.encode import chunk, last_chunk
 from queueproxy.codec.response import BadResponse, ResponseReader, interim_bytes, response_bytes
 from tests.fuzz import oracle
@@ -175,4 +177,4 @@ def one_input(data: bytes) -> None:
 
 def _spans(part: bytes, seams: set[int]) -> list[tuple[int, int]]:
     edges = sorted({0, len(part), *(seam * len(part) // 256 for seam in seams)})
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
