@@ -79,6 +79,8 @@ class Gate:
         self.is_open = policy.is_open  # a request may be forwarded now; an attribute, read for every request
         self._ask: Ask | None = None
         self._asked_at = 0.0
+        if mechanism is None and not policy.shadow:
+            policy.disabled(monotonic(), "nothing here can freeze")  # fail open, and never ask in vain
         self._arrived = policy.arrived  # bound once: called for every request
         self._finished = policy.finished
 
@@ -110,11 +112,11 @@ class Gate:
 
     def reading(self, now: float) -> None:
         """The first bytes of a request are here (FZ-036)."""
-        self._feed(self.policy.reading_began(now))
+        self._stir(self.policy.reading_began(now))
 
     def read(self, now: float) -> None:
         """That request is whole, or its client is gone."""
-        self._feed(self.policy.reading_ended(now))
+        self._stir(self.policy.reading_ended(now))
 
     def wait(self, waiter: Waiter) -> None:
         """Holds the request until the app runs; refused at once when it is known that it cannot be woken."""
@@ -170,6 +172,13 @@ class Gate:
         self._tell()
 
     # -- effects
+
+    def _stir(self, effects: Effects) -> None:
+        """After a count: a timer that runs already may fire early, so it is not moved for a count alone."""
+        if effects:
+            self._run(effects)
+        elif self._timer is None:
+            self._rearm()
 
     def _feed(self, effects: Effects) -> None:
         if effects:
