@@ -20,6 +20,7 @@ def test_a_connection_is_kept_alive_by_tcp(run: Run) -> None:
     async def main() -> None:
         async with App() as app:
             transport = await dial(asyncio.get_running_loop(), asyncio.Protocol, "127.0.0.1", app.port)
+            await app.until(lambda: app.accepted == 1)
             sock = transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE

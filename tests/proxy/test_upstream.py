@@ -147,6 +147,7 @@ def test_a_dial_brings_a_connection_or_the_kernels_reason(run: Run) -> None:
         async with App() as app:
             pool = Pool(loop, "127.0.0.1", app.port, 10)
             connection = await dialled(pool)
+            await app.until(lambda: app.accepted == 1)
             assert isinstance(connection, UpstreamConnection) and pool.opened == 1 and not connection.is_stale()
             connection.drop()
         sock, port = refusing_port()
