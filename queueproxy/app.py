@@ -199,7 +199,8 @@ class Sidecar:
         now = monotonic()
         self.stat.tick(now)
         # The next tick is due on the grid, not a period after this one: no drift, and no bunching after a stall.
-        self._next_tick = max(self._next_tick + PERIOD, now)
+        due = self._next_tick + PERIOD
+        self._next_tick = due if due > now else now + PERIOD
         self._loop.call_later(self._next_tick - now, self._tick)
 
     def _before_sleep(self) -> None:

@@ -24,7 +24,8 @@ from queueproxy.cli import EX_USAGE, SERVE_USAGE, USAGE, main
         pytest.param(["serve", "--help"], 0, SERVE_USAGE, "", id="serve --help"),
         *(
             pytest.param(["serve", *wrong], EX_USAGE, "",
-                         f"queueproxy serve: wrong argument {wrong[0]!r}\n\n{SERVE_USAGE}", id=" ".join(["serve", *wrong]))
+                         f"queueproxy serve: wrong argument {wrong[0]!r}\n\n{SERVE_USAGE}",
+                         id=" ".join(["serve", *wrong]))
             for wrong in (["--loop"], ["--loop", "twisted"], ["--loop=x"], ["now"], ["--port=1"])
         ),
     ],
@@ -64,7 +65,8 @@ def test_every_missing_variable_is_named_on_stderr_at_once() -> None:
     required = re.findall(r"^required key (\w+) missing value$", ended.stderr, re.MULTILINE)
     assert set(required) == {
         "CONTAINER_CONCURRENCY", "QUEUE_SERVING_PORT", "QUEUE_SERVING_TLS_PORT", "USER_PORT",
-        "REVISION_TIMEOUT_SECONDS", "SERVING_LOGGING_CONFIG", "SERVING_LOGGING_LEVEL", "SERVING_NAMESPACE", "SERVING_CONFIGURATION",
+        "REVISION_TIMEOUT_SECONDS", "SERVING_LOGGING_CONFIG",
+        "SERVING_LOGGING_LEVEL", "SERVING_NAMESPACE", "SERVING_CONFIGURATION",
         "SERVING_REVISION", "SERVING_POD", "SERVING_POD_IP",
     }  # fmt: skip
     assert len(required) == len(ended.stderr.splitlines()), "and nothing else is said"

@@ -1,0 +1,51 @@
+"""What all connections share: what is in flight, and who is told when it is empty."""
+
+import pytest
+
+from tests.support.wires import GET, HELLO, Wires
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: web\r\n\r\n"
+
+
+@pytest.mark.qp("QP-283", "QP-285")
+def test_shutdown_is_told_when_only_upgraded_connections_are_left_and_when_nothing_is() -> None:
+    with Wires() as wires:
+        plain, upgraded = wires.client(), wires.client()
+        plain.says(GET)
+        app = wires.dialled()
+        upgraded.says(UPGRADE)
+        other = wires.dialled()
+        other.says(b"HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: web\r\n\r\n")
+        told: list[tuple[int, int]] = []
+        wires.plane.idle_empty = lambda: told.append((wires.plane.in_flight, wires.plane.tunnels))
+        wires.plane.close_idle()
+        assert told == []
+        app.says(HELLO)
+        assert told == [(1, 1)]
+        upgraded.leaves()
+        assert told == [(1, 1), (0, 0)]
+        assert wires.plane.connections == set()
+        wires.at_rest()
+
+
+@pytest.mark.qp("QP-143", "QP-155")
+def test_a_probe_is_not_in_flight() -> None:
+    with Wires() as wires:
+        wires.health.verdict = None
+        wires.client().says(b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1\r\nK-Network-Probe: queue\r\n\r\n")
+        assert wires.plane.in_flight == 0 and repr(wires.plane) == "<Plane in_flight=0 connections=1 closing=False>"
+
+
+@pytest.mark.qp("QP-230")
+def test_an_invocation_is_what_got_past_the_limiter() -> None:
+    with Wires(concurrency=1) as wires:
+        running, queued = wires.client(), wires.client()
+        running.says(GET)
+        app = wires.dialled()
+        queued.says(GET)
+        queued.leaves()
+        assert wires.recorder.invocations == {}
+        wires.loop.advance(2.0)
+        app.says(HELLO)
+        assert {status: h.sum for status, h in wires.recorder.invocations.items()} == {200: pytest.approx(2.0)}
+        wires.at_rest()
