@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from queueproxy.net import dial as dialling
-from queueproxy.net.dial import ATTEMPTS, FIRST_TIMEOUT, GROWTH, JITTER, KEEPALIVE, DialError, DialTimeout, dial
+from queueproxy.net.dial import (
+    ATTEMPTS,
+    FIRST_TIMEOUT,
+    GROWTH,
+    JITTER,
+    KEEPALIVE,
+    RECEIVE,
+    DialError,
+    DialTimeout,
+    dial,
+)
 from tests.support.probed import App, both_loops, refusing_port
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -24,6 +34,20 @@ def test_a_connection_is_kept_alive_by_tcp(run: Run) -> None:
             sock = transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE
+            transport.abort()
+
+    run(main())
+
+
+@both_loops
+def test_the_kernel_holds_little_of_what_nobody_reads(run: Run) -> None:
+    """It bounds a single read of the loop, and so what a client that takes nothing leaves in our memory."""
+
+    async def main() -> None:
+        async with App() as app:
+            transport = await dial(asyncio.get_running_loop(), asyncio.Protocol, "127.0.0.1", app.port)
+            sock = transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE
             transport.abort()
 
     run(main())
