@@ -61,7 +61,7 @@ class Origin:
             self._listener = None
 
     def fresh(self) -> None:
-        """Ends every connection and waits until the proxy has let go of each; the next test starts with an empty pool."""
+        """Ends every connection and waits until the proxy has let go of each: its pool is empty then."""
         if self._listener is None:
             self.listen()
         while self._ready(0, [self._listener]):

@@ -1,8 +1,8 @@
-"""Runs the real `queueproxy serve` in a network namespace of its own, with the environment a controller would inject.
+"""Runs the real `queueproxy serve` in a network namespace of its own, with the environment a controller injects.
 
-`one_pod()` is what most tests want: namespace, scripted origin on the user port, sidecar in front of it. Its fixed ports
-(8012, 8022, 9090, 9091) clash with nobody in there. Waiting is by log line or by connection, never by the clock; the
-exception is the autoscaler's report, which is made once a second and has no event to wait for.
+`one_pod()` is what most tests want: namespace, scripted origin on the user port, sidecar in front of it. Its fixed
+ports (8012, 8022, 9090, 9091) clash with nobody in there. Waiting is by log line or by connection, never by the clock;
+the exception is the autoscaler's report, which is made once a second and has no event to wait for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -69,12 +69,14 @@ def environment(**changes: str | None) -> dict[str, str]:
 
 
 class Sidecar:
-    """One process. `lines` is its stderr; `log` those lines of it that are JSON."""
+    """One process. `lines` is its stderr, `output` its stdout; `log` those lines of both that are JSON."""
 
     def __init__(self, namespace: NetworkNamespace, env: Mapping[str, str], *, loop: str = "auto") -> None:
         self.namespace = namespace
-        self.port = int(env.get("QUEUE_SERVING_PORT", REQUEST))
+        port = env.get("QUEUE_SERVING_PORT", "")
+        self.port = int(port) if port.isdecimal() else REQUEST
         self.lines: list[str] = []
+        self.output: list[str] = []
         self._news = threading.Condition()
         self.process = namespace.popen(
             [sys.executable, "-m", "queueproxy", "serve", "--loop", loop],
@@ -83,17 +85,22 @@ class Sidecar:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self.process.stderr, self.lines), (self.process.stdout, self.output))
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def __repr__(self) -> str:
         return f"<Sidecar {self.process.pid} {self.process.poll()} {self.lines[-3:]}>"
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+    def _read(self, stream: IO[str], lines: list[str]) -> None:
+        for line in stream:
             with self._news:
-                self.lines.append(line.rstrip("\n"))
+                lines.append(line.rstrip("\n"))
                 self._news.notify_all()
         with self._news:
             self._news.notify_all()
@@ -111,7 +118,8 @@ class Sidecar:
     def ended(self, within: float = PATIENCE) -> int:
         """Waits for the end; the exit code."""
         code = self.process.wait(within)
-        self._reader.join(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
         return code
 
     def stop(self) -> None:
@@ -119,13 +127,14 @@ class Sidecar:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
 
     # -- what it says
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+        return [json.loads(line) for line in (*self.lines, *self.output) if line.startswith("{")]
 
     def said(self, message: str) -> dict[str, Any] | None:
         """The first log event whose message starts so."""
@@ -145,16 +154,18 @@ class Sidecar:
 
     # -- talking to it
 
-    def connect(self, port: int = 0, *, source: str | None = None, receive: int = 0) -> Wire:
+    def connect(self, port: int = 0, *, receive: int = 0) -> Wire:
         """A connection to it; `receive`: the size of our receive buffer in bytes, for readers that fall behind."""
         with self.namespace.inside():
             sock = socket.socket()
         if receive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
-        if source:
-            sock.bind((source, 0))
         sock.settimeout(PATIENCE)
-        sock.connect(("127.0.0.1", port or self.port))
+        try:
+            sock.connect(("127.0.0.1", port or self.port))
+        except OSError:
+            sock.close()
+            raise
         return Wire(sock)
 
     def listens(self, port: int) -> bool:
@@ -219,11 +230,20 @@ class Sidecar:
         assert found is not None
         return int(found[1]) * 1024
 
-    def sockets_to(self, port: int) -> int:
-        """Established connections in the namespace to that port, as the kernel counts them."""
-        with open(f"/proc/{self.process.pid}/net/tcp") as table:
-            rows = [line.split() for line in table.readlines()[1:]]
-        return sum(1 for row in rows if row[2].endswith(f":{port:04X}") and row[3] == "01")
+    def let_go_of(self, client: Wire) -> None:
+        """Waits until the kernel no longer has an established connection to that client on our side."""
+        port = client.sock.getsockname()[1]
+        deadline = time.monotonic() + PATIENCE
+        while self._established_to(port):
+            assert time.monotonic() < deadline, f"the connection of port {port} is still held"
+            threading.Event().wait(0.02)
+
+    def _established_to(self, port: int) -> bool:
+        rows: list[list[str]] = []
+        for family in ("tcp", "tcp6"):
+            with open(f"/proc/{self.process.pid}/net/{family}") as table:
+                rows += [line.split() for line in table.readlines()[1:]]
+        return any(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 class Pod:
@@ -241,12 +261,20 @@ class Pod:
         self._clients.append(wire)
         return wire
 
-    def fresh(self) -> None:
-        """Between tests: no client, no connection to the origin."""
+    def hang_up(self) -> None:
         for client in self._clients:
             client.close()
         self._clients.clear()
+
+    def fresh(self) -> None:
+        """Between tests: no client, no connection to the origin."""
+        self.hang_up()
         self.origin.fresh()
+
+    def noticed(self) -> None:
+        """The sidecar has read all that was sent to it before: its loop has answered something sent after."""
+        for _ in range(2):  # the first answer may come from the same turn of the loop
+            assert self.sidecar.get("/", "K-Network-Probe: probe", "K-Network-Hash: h").status == 200
 
     def served(self) -> Message:
         """One ordinary request through everything: the sidecar is well, and nothing came before it."""
@@ -270,7 +298,9 @@ def one_pod(*, loop: str = "uvloop", **changes: str | None) -> Iterator[Pod]:
         stack.callback(origin.close)
         sidecar = Sidecar(namespace, env, loop=loop)
         stack.callback(sidecar.stop)
-        yield Pod(namespace, origin, sidecar.started())
+        pod = Pod(namespace, origin, sidecar.started())
+        stack.callback(pod.hang_up)
+        yield pod
 
 
 _FIELDS = {
