@@ -32,7 +32,6 @@ from queueproxy.metrics.window import Window
 from queueproxy.net.listen import ListenFailed, listen
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import ProbeSpec, ProbeSpecError, decode
-from queueproxy.proxy.deadline import Timeouts
 from queueproxy.proxy.plane import Plane
 from queueproxy.proxy.server import acceptor
 from queueproxy.proxy.upstream import UNLIMITED_POOL, Pool
@@ -95,7 +94,7 @@ class Sidecar:
             limit=self.limit,
             gate=self.gate,
             pool=self.pool,
-            timeouts=Timeouts(config.timeouts.max_duration, config.timeouts.response_start, config.timeouts.idle),
+            timeouts=config.timeouts,
             health=self.prober,
             drain=self.drain,
             log=log,
@@ -262,7 +261,8 @@ class Sidecar:
     def _emptied(self) -> None:
         plane, now = self.plane, monotonic()
         if plane.in_flight == 0:
-            self._carry_out(self.drain.emptied(now))
+            if plane.delivered:
+                self._carry_out(self.drain.emptied(now))
         elif plane.in_flight == plane.tunnels:
             self._carry_out(self.drain.emptied(now, hijacked=True))
 

@@ -9,12 +9,12 @@ Variables nobody knows are never an error: with service links enabled Kubernetes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from queueproxy import observability
 from queueproxy.env import ConfigError, Environment
 from queueproxy.observability import Observability
+from queueproxy.proxy.deadline import Timeouts
 
 __all__ = [
     "REQUIRED", "Config", "ConfigError", "LegacyFreezer", "Observability", "Ports", "ServingInfo", "Timeouts",
@@ -70,8 +70,7 @@ REQUIRED: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class ServingInfo:
+class ServingInfo(NamedTuple):
     """The names under which this pod appears in logs, metrics and the autoscaler's report."""
 
     namespace: str
@@ -82,8 +81,7 @@ class ServingInfo:
     pod_ip: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(NamedTuple):
     """TCP ports. 8022 and 9090 are fixed by the platform; operators may move 9091 and 8008."""
 
     request: int
@@ -95,17 +93,7 @@ class Ports:
     profiling: int = 8008
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. `max_duration` is always positive; 0 switches the other two off (QP-024)."""
-
-    max_duration: float
-    response_start: float = 0.0
-    idle: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
+class TlsSettings(NamedTuple):
     """`QUEUE_PROXY_TLS_*` as received; empty means the default of contract 9."""
 
     min_version: str = ""
@@ -114,8 +102,7 @@ class TlsSettings:
     curve_preferences: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LegacyFreezer:
+class LegacyFreezer(NamedTuple):
     """The daemon that Knative 1.0 to 1.9 knew: `POST endpoint` with the token in that file."""
 
     endpoint: str = ""
@@ -125,8 +112,7 @@ class LegacyFreezer:
 _ALL_OFF: Final = Observability()
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Everything the controller said."""
 
     serving: ServingInfo
@@ -195,7 +181,7 @@ def load(environ: Mapping[str, str]) -> Config:
             cipher_suites=env.text(QUEUE_PROXY_TLS_CIPHER_SUITES),
             curve_preferences=env.text(QUEUE_PROXY_TLS_CURVE_PREFERENCES),
         ),
-        observability=replace(seen, service_name=service_name, instance=instance),
+        observability=seen._replace(service_name=service_name, instance=instance),
         legacy_freezer=LegacyFreezer(env.text(CONCURRENCY_STATE_ENDPOINT), env.text(CONCURRENCY_STATE_TOKEN_PATH)),
         notes=tuple(notes),
     )

@@ -39,8 +39,8 @@ there is none when it closes the listeners) and says whether upgraded ones remai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 __all__ = [
     "HIJACK_FOR",
@@ -59,8 +59,7 @@ WAIT_CANCEL_AFTER = 1.0  # Knative: adminHandler (contract 7.3); kubelet runs pr
 HIJACK_FOR = 60.0  # Knative: hijack drain budget, since 1.22 (contract 7.2 step 5)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     quiet_for: float = QUIET_FOR
     wait_cancel_after: float = WAIT_CANCEL_AFTER
     hijack_for: float = HIJACK_FOR

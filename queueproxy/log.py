@@ -16,8 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 __all__ = ["JSON", "PLAIN", "Format", "Level", "LineWriter", "Log", "settings"]
 
@@ -47,8 +47,7 @@ _ZAP_LEVELS = {
 _ZAP_NAMES = {level: name for name, level in _ZAP_LEVELS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """How a line looks: the part of zap's encoder configuration that operators set (QP-308). An empty key hides it."""
 
     plain: bool = False  # `HH:MM:SS level message key=value`, local time

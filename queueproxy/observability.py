@@ -10,8 +10,7 @@ is absent or empty. Back ends of that era that are gone, OpenCensus and Zipkin, 
 """
 
 import json
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from queueproxy.env import Environment, parse_port, quoted
 
@@ -50,8 +49,7 @@ _PROFILING_PORT = 8008
 _RUNTIME_INTERVAL = 15.0  # seconds (contract 5.5)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestMetrics:
+class RequestMetrics(NamedTuple):
     """Where request metrics go: `none`, `prometheus` (we serve), `grpc` or `http/protobuf` (we push)."""
 
     protocol: str = "none"
@@ -61,8 +59,7 @@ class RequestMetrics:
     export_interval: float = 0.0  # seconds, 0 for the exporter's default
 
 
-@dataclass(frozen=True, slots=True)
-class Tracing:
+class Tracing(NamedTuple):
     """Where spans go: `none`, `stdout`, `grpc` or `http/protobuf`; how many is a rate between 0 and 1."""
 
     protocol: str = "none"
@@ -70,8 +67,7 @@ class Tracing:
     sampling_rate: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLog:
+class RequestLog(NamedTuple):
     """One line per request on stdout, if `enabled`. `probes` alone does nothing (contract 8.1)."""
 
     enabled: bool = False
@@ -79,8 +75,7 @@ class RequestLog:
     probes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Observability:
+class Observability(NamedTuple):
     """`OBSERVABILITY_CONFIG` over Knative's defaults: everything off."""
 
     request_metrics: RequestMetrics = RequestMetrics()
@@ -98,9 +93,9 @@ def load(env: Environment, notes: list[str]) -> Observability:
     text = env.text(OBSERVABILITY_CONFIG)
     seen = _from_json(env, text) if text else _before_1_19(env, notes)
     if seen.request_metrics.protocol == "prometheus":
-        seen = replace(seen, request_metrics=_prometheus_listener(env, seen.request_metrics))
+        seen = seen._replace(request_metrics=_prometheus_listener(env, seen.request_metrics))
     if seen.profiling:
-        seen = replace(seen, profiling_port=env.port(PROFILING_PORT, default=_PROFILING_PORT))
+        seen = seen._replace(profiling_port=env.port(PROFILING_PORT, default=_PROFILING_PORT))
     return seen
 
 
@@ -122,7 +117,7 @@ def _prometheus_listener(env: Environment, metrics: RequestMetrics) -> RequestMe
             f"Failed to setup meter provider: prometheus port {number}, should be between "
             f"{_PROMETHEUS_PORTS[0]} and {_PROMETHEUS_PORTS[-1]}"
         )
-    return replace(metrics, endpoint="", host=host, port=number)
+    return metrics._replace(endpoint="", host=host, port=number)
 
 
 class _WrongShape(Exception):
@@ -217,12 +212,10 @@ def _from_json(env: Environment, text: str) -> Observability:
         )
     if seen.tracing.protocol not in _TRACING_PROTOCOLS:
         env.wrong.append(f"Failed to setup trace provider: unsupported protocol {quoted(seen.tracing.protocol)}")
-    return replace(
-        seen,
-        request_metrics=replace(
-            seen.request_metrics, endpoint=_endpoint(env, seen.request_metrics.protocol, seen.request_metrics.endpoint)
-        ),
-        tracing=replace(seen.tracing, endpoint=_endpoint(env, seen.tracing.protocol, seen.tracing.endpoint)),
+    pushed, traced = seen.request_metrics, seen.tracing
+    return seen._replace(
+        request_metrics=pushed._replace(endpoint=_endpoint(env, pushed.protocol, pushed.endpoint)),
+        tracing=traced._replace(endpoint=_endpoint(env, traced.protocol, traced.endpoint)),
         profiling=profiling == "enabled",
     )
 

@@ -1,7 +1,7 @@
 """Decides what llhttp sees of a request line, and how a wrong one is refused (knative-contract 1.3, QP-053).
 
-llhttp knows a list of methods and versions; Go takes any token and any HTTP/1.x. What is legal for Go but not for llhttp
-is made plain before it is parsed a second time, so all of this is off the common path.
+llhttp knows a list of methods and versions; Go takes any token and any HTTP/1.x. What is legal for Go but not for
+llhttp is made plain before it is parsed a second time, so all of this is off the common path.
 """
 
 from __future__ import annotations

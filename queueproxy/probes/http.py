@@ -14,7 +14,7 @@ The head of the answer decides. What follows is read for politeness only, so tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import httptools
 
@@ -31,8 +31,7 @@ _DROPPED = frozenset(("host", "user-agent", "connection", "content-length", "tra
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(NamedTuple):
     """One request of a probe: the configured one, or where a redirect leads."""
 
     get: HttpGet
@@ -147,7 +146,7 @@ def following(hop: Hop, status: int, location: str | None) -> Hop | None:
     tls = target.scheme == "https"
     path = (target.path or "/") + (f"?{target.query}" if target.query else "")
     path = "".join(c if "!" <= c <= "~" else f"%{ord(c):02X}" for c in path)
-    get = replace(hop.get, port=target.port or (443 if tls else 80), tls=tls, target=path)
+    get = hop.get._replace(port=target.port or (443 if tls else 80), tls=tls, target=path)
     return Hop(
         get,
         keep_host=hop.keep_host and not urlsplit(location).netloc,

@@ -16,8 +16,7 @@ of the start. What can never be right (a port that is no port, a header that wou
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Exec", "Grpc", "Handler", "HttpGet", "NoHandler", "ProbeSpec", "ProbeSpecError", "TcpSocket", "decode"]
 
@@ -36,14 +35,12 @@ class ProbeSpecError(ValueError):
     """SERVING_READINESS_PROBE does not decode; the text says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TcpSocket:
+class TcpSocket(NamedTuple):
     host: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class HttpGet:
+class HttpGet(NamedTuple):
     host: str
     port: int
     tls: bool
@@ -51,28 +48,24 @@ class HttpGet:
     headers: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Grpc:
+class Grpc(NamedTuple):
     port: int
     service: str
     host: str = DEFAULT_HOST  # contract 6.4: never anything else
 
 
-@dataclass(frozen=True, slots=True)
-class Exec:
+class Exec(NamedTuple):
     """The controller translates exec probes to TCP; one that gets here fails every check."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoHandler:
+class NoHandler(NamedTuple):
     """A probe without a handler fails every check."""
 
 
 Handler = TcpSocket | HttpGet | Grpc | Exec | NoHandler
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeSpec:
+class ProbeSpec(NamedTuple):
     handler: Handler
     period_for: float = 0.0
     timeout_for: float = 0.0  # of one attempt in normal mode; 0: none

@@ -6,16 +6,14 @@ per request; here a connection keeps one timer and asks `due` when it fires.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 NEVER: Final = float("inf")
 HEAD_TIMEOUT: Final = 60.0  # seconds to receive a request head once begun; Go's ReadHeaderTimeout (QP-049)
 LINGER: Final = 1.0  # seconds to let a client read our last answer before its unread upload is cut off
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """Seconds. max_duration is always positive; 0 switches the other two off (QP-024)."""
 
     max_duration: float
