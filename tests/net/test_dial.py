@@ -46,6 +46,7 @@ def test_the_kernel_holds_little_of_what_nobody_reads(run: Run) -> None:
     async def main() -> None:
         async with App() as app:
             transport = await dial(asyncio.get_running_loop(), asyncio.Protocol, "127.0.0.1", app.port)
+            await app.until(lambda: app.accepted == 1)
             sock = transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE
             transport.abort()
