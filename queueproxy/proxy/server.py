@@ -94,11 +94,8 @@ class ClientConnection(asyncio.Protocol):
             return
         finally:
             self._feeding = False
-        if reader.held:
-            if reader.state == PAUSED:
-                self._pause(_BACKLOG)
-            elif reader.state == HEAD:
-                self._head_begun()
+        if reader.held or self._paused_by:
+            self._looked()
 
     def eof_received(self) -> bool:
         if self._tunnel is not None:
@@ -115,6 +112,8 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+        elif self._plane.idle_empty is not None:
+            self._plane.idle_empty()  # shutdown waits for answers to be taken
 
     def pause_writing(self) -> None:
         self.full = True
@@ -227,19 +226,16 @@ class ClientConnection(asyncio.Protocol):
         if not request_ended:
             self._discard = DISCARD
         if self._paused_by:
-            self._paused_by = _BACKLOG
-            self._resume(_BACKLOG)
+            self._paused_by = _BACKLOG  # the other reasons were this request's; `_looked` ends this one
         if not self._feeding:
             reader = self._reader
-            if reader.held:
-                self._next()
-            elif reader.state == PAUSED:
+            if reader.state == PAUSED and not reader.held:
                 reader.state = HEAD
+            if reader.held or self._paused_by:
+                self._next()
 
     def _next(self) -> None:
         """Looks at what the client sent meanwhile; called outside data_received only."""
-        if not self._free:
-            return
         self._feeding = True
         reader = self._reader
         try:
@@ -250,7 +246,16 @@ class ClientConnection(asyncio.Protocol):
             return
         finally:
             self._feeding = False
-        if reader.state == HEAD and reader.held:
+        self._looked()
+
+    def _looked(self) -> None:
+        """No more can be made of the bytes that are here; more are read unless a whole request waits among them."""
+        reader = self._reader
+        if reader.held and reader.state == PAUSED:
+            self._pause(_BACKLOG)
+            return
+        self._resume(_BACKLOG)
+        if reader.held and reader.state == HEAD:
             self._head_begun()
 
     def cut(self, *, abruptly: bool) -> None:
@@ -281,6 +286,11 @@ class ClientConnection(asyncio.Protocol):
         if early:
             tunnel.from_client(early)
         self._resume(_BACKLOG)
+
+    @property
+    def owes(self) -> bool:
+        """A part of an answer has not left our memory yet."""
+        return self.transport.get_write_buffer_size() > 0
 
     def close_if_idle(self) -> None:
         """Shutdown: nothing is owed to this client."""

@@ -42,7 +42,7 @@ def one_input(data: bytes) -> None:
     except oracle.NotHttp:
         assert whole[0] != "whole", "accepted, but not in the grammar"
         return
-    if sum(len(name) + len(value) + 4 for name, value in trailers) < MAX_TRAILERS and MAX_LINE > len(stream):
+    if sum(len(name) + len(value) + 4 for name, value in trailers) < MAX_TRAILERS and len(stream) < MAX_LINE:
         assert whole == ("whole", body, trailers, stream[end:]), "in the grammar, but not accepted"
     if whole[0] == "whole":
         again = (chunk(body) if body else b"") + last_chunk(trailers)
