@@ -114,6 +114,11 @@ class Plane:
         if self.idle_empty is not None and self.in_flight <= self.tunnels:
             self.idle_empty()
 
+    @property
+    def delivered(self) -> bool:
+        """No client is still to take a part of its answer: then, and not before, the process may end."""
+        return not any(connection.owes for connection in self.connections)
+
     def close_idle(self) -> None:
         """Shutdown: no connection is kept after its present answer; idle ones end now (QP-283)."""
         self.closing = True
