@@ -46,6 +46,7 @@ MAX_HEAD: Final = 1024 * 1024 + 4096  # Go: 1 MiB plus 4 KiB of slack, then 431 
 HEAD, LENGTH, CHUNKED, PAUSED, RAW = range(5)
 _CRLF: Final = b"\r\n"
 _COLON: Final = b": "
+_RESERVED: Final = frozenset((b"PRI", b"CONNECT"))
 _MINORS: Final = {b" HTTP/1.0": 0, b" HTTP/1.1": 1}  # the end of a request line
 
 
@@ -226,8 +227,8 @@ class RequestReader:
         method_end = data.find(b" ")
         head.method = method or data[:method_end]
         head.target = data[method_end + 1 : line_end - 9]
-        if head.method == b"PRI":
-            raise BadMessage(505, "HTTP Version Not Supported")  # HTTP/2 preface
+        if head.method in _RESERVED:
+            self._settle_method(head)
         special = head.special
         if self._lists:
             self._settle_lists(head)
@@ -329,6 +330,16 @@ class RequestReader:
             head.lines += (b"Forwarded", _COLON, value, _CRLF)
             special[FORWARDED] = value
 
+    def _settle_method(self, head: RequestHead) -> None:
+        """What must not be mistaken for an ordinary request: an HTTP/2 preface and CONNECT."""
+        if head.method == b"PRI":
+            raise BadMessage(505, "HTTP Version Not Supported")
+        if CONTENT_LENGTH in head.special or TRANSFER_ENCODING in self._lists:
+            raise BadMessage(400, "Bad Request")  # content to us, tunnelled bytes to others (RFC 9110 9.3.6)
+        if not checked_host(head.target):
+            raise BadMessage(400, "Bad Request")  # RFC 9112 3.2.3: an authority and nothing else
+        self._lists.setdefault(CONNECTION, []).append(b"close")  # after a 2xx both sides may see a tunnel, not HTTP
+
     def _settle_target(self, head: RequestHead) -> None:
         """Absolute form: its authority replaces Host and the app sees origin form (QP-206)."""
         target = head.target
@@ -338,7 +349,6 @@ class RequestReader:
         if head.method == b"CONNECT" or target == b"*":
             if target == b"*" and head.method != b"OPTIONS":
                 raise BadMessage(400, "Bad Request")
-            checked_host(target)  # RFC 9112 3.2.3: an authority and nothing else; "*" passes as well
             return
         if not lower.startswith((b"http://", b"https://")):
             raise BadMessage(400, "Bad Request")

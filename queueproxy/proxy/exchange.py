@@ -223,6 +223,8 @@ class Exchange:
             self._chunked = head.minor == 1
             self._until_close = not self._chunked
             keep = keep and self._chunked
+        if not keep and head.method == b"CONNECT":
+            response.keep_alive = False  # the app may take the connection for a tunnel
         self._keep = keep
         connection = connection_line(keep=keep, minor=head.minor)
         date = b"" if response.has_date else http_date()

@@ -9,7 +9,9 @@ A case is a block; the first word of a line says what the rest is:
     out  BYTES       after `is forward`, `begun` or `abort`: the head the other side gets, exactly
     body BYTES       after `out`: the body it gets, decoded
     with BYTES       after `out`: a trailer line it gets
-    but  NAME ...    servers or clients of the differential test that refuse this on purpose, each with its answer
+    but  NAME HOW    after `out`: a server of the differential test reads it otherwise on
+                     purpose: `refuses STATUS`, `says nothing`, `reads no further` (takes the rest for another
+                     protocol), `capitalises` the method
     ask, end         responses only, see test_responses.py
 
 BYTES have escapes (\r \n \t \0 \\ \xNN) and repeats ({x*500}); a line end of the file is not part of them.
@@ -42,6 +44,7 @@ class Outcome:
     out: bytes = b""
     body: bytes = b""
     trailers: list[bytes] = field(default_factory=list)
+    but: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(slots=True)
@@ -50,7 +53,6 @@ class Case:
     why: str = ""
     data: bytes = b""
     outcomes: list[Outcome] = field(default_factory=list)
-    but: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -117,7 +119,7 @@ def _cases(path: Path) -> list[Case]:
             case.outcomes[-1].trailers.append(unescaped(rest))
         elif word == "but":
             who, _, why = rest.partition(" ")
-            case.but[who] = why
+            case.outcomes[-1].but[who] = why
         else:
             assert word in ("ask", "end"), f"{path.name}:{number}: {word}?"
             case.settings[word] = rest
