@@ -29,6 +29,7 @@ from queueproxy.metrics.pause import PauseCounts
 from queueproxy.metrics.recorder import Recorder
 from queueproxy.metrics.stat import PERIOD, StatReport
 from queueproxy.metrics.window import Window
+from queueproxy.net.descriptors import raise_limit
 from queueproxy.net.listen import ListenFailed, listen
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import ProbeSpec, ProbeSpecError, decode
@@ -306,6 +307,7 @@ def serve(
         return 1
     plain = writer if fd == 2 else LineWriter(2)  # probe failures are plain text on stderr (contract 6.6)
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until somebody handles them in the proper order
+    raise_limit()
     loop = new_loop(loop_kind)
     try:
         sidecar = Sidecar(
