@@ -1,4 +1,4 @@
-"""Installs and runs Autobahn|Testsuite, which needs Python 2.7: in an environment of its own, kept beside the project's.
+"""Installs and runs Autobahn|Testsuite, which needs Python 2.7: in an environment of its own, kept beside ours.
 
 Nothing of it is imported. A machine without Python 2.7 or without a package index cannot judge; `Unavailable` says why.
 """

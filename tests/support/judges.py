@@ -1,4 +1,4 @@
-"""Runs the sidecar in front of a real app for the outside judges (wrk, slowhttptest, Autobahn), and reads what it holds.
+"""Runs the sidecar before a real app for the outside judges (wrk, slowhttptest, Autobahn) and reads what it holds.
 
 `judged()` is the stage: a namespace, an app as a process of its own, the sidecar. Readings come from the kernel and
 from the sidecar's own ports, so that what the judge saw and what the sidecar counted can be compared.
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +79,7 @@ class Judged:
         self.namespace = namespace
         self.sidecar = sidecar
         self.app = app
+        self.slots = 0
         self.warm()
         self.baseline = self.descriptors - self.pooled
 
@@ -224,21 +225,37 @@ class Others:
 
 def wrk(judged: Judged, path: str, *, connections: int, seconds: int) -> Load:
     """A closed loop of that many connections through the sidecar."""
+    with started_wrk(judged, path, connections=connections, seconds=seconds) as run:
+        return run()
+
+
+@contextmanager
+def started_wrk(judged: Judged, path: str, *, connections: int, seconds: int) -> Iterator[Callable[[], Load]]:
+    """The same, under way; call the value to wait for its report."""
     needed("wrk", "wrk")
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch) / "verdict.lua"
         script.write_text(_WRK_SCRIPT)
-        done = judged.namespace.run(
+        process = judged.namespace.popen(
             # The time-out is wrk's for one answer; 2 s, its default, is short for 1,000 connections on a busy machine.
             ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", str(script),
              f"http://127.0.0.1:{REQUEST}{path}"],
-            timeout=seconds + 30.0, capture_output=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"^verdict (.*)$", done.stdout, re.M)
-    assert found is not None, done.stdout
-    fields: Mapping[str, int] = {key: int(value) for key, value in (pair.split("=") for pair in found[1].split())}
-    return Load(**fields)
+
+        def report() -> Load:
+            out, err = process.communicate(timeout=seconds + 30.0)
+            assert process.returncode == 0, err
+            found = re.search(r"^verdict (.*)$", out, re.M)
+            assert found is not None, out
+            return Load(**{key: int(value) for key, value in (pair.split("=") for pair in found[1].split())})
+
+        try:
+            yield report
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def needed(command: str, package: str) -> None:

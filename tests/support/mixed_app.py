@@ -19,6 +19,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from aiohttp import WSMsgType, web
+from aiohttp.typedefs import Handler
 
 DIGEST = "X-Received"  # length and checksum of the request body as the app got it
 NUMBER = "X-Number"  # the ID of the request this answers
@@ -52,6 +53,15 @@ class Wanted(NamedTuple):
 
 def digest(body: bytes) -> str:
     return f"{len(body)}-{zlib.crc32(body):08x}"
+
+
+@web.middleware
+async def expecting_departures(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Clients leave in the middle here; that is no error to report."""
+    try:
+        return await handler(request)
+    except ConnectionError:
+        return web.Response(status=499)
 
 
 class App:
@@ -105,7 +115,7 @@ class App:
 def application() -> web.Application:
     app = App()
     # Bodies are up to 1 MiB; aiohttp refuses what is not below its limit.
-    served = web.Application(client_max_size=4 << 20)
+    served = web.Application(client_max_size=4 << 20, middlewares=[expecting_departures])
     served.add_routes(
         [
             web.get("/", app.hello),
