@@ -217,7 +217,7 @@ class ClientConnection(asyncio.Protocol):
     def exchange_ended(self, *, keep: bool, request_ended: bool) -> None:
         """The present request has its answer: on to the next, or the end of the connection."""
         self._exchange = None
-        if not keep:
+        if not keep or self._plane.closing:  # an answer that began before the listeners closed did not say `close`
             if request_ended:
                 self.transport.close()
             else:
