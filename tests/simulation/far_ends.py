@@ -320,6 +320,7 @@ class App:
         self.outbox = b""
         self.spoken = 0
         self.dirty = False
+        self.gone = False  # ended, but the loop has not shown it to us
         self.raw = False
         self.raw_heard = b""
         self.raw_said = b""
@@ -335,6 +336,10 @@ class App:
             return
         self._inbox += data
         if self.tag is None:
+            if self.gone:
+                asked = self._asked[self._inbox.split(b" ")[1][1:]]
+                assert (not asked.body and asked.method in (b"GET", b"HEAD")) or asked.shape == "repeatable", asked
+                return  # lost, and to be sent again
             assert not self.dirty, f"a request on a connection that must not be used again: {data!r}"
             assert b"\r\n\r\n" in self._inbox, "half a head"
             line, fields, _ = oracle.head_at(self._inbox, 0)

@@ -40,11 +40,12 @@ HIGH_WATER = 150
 RUNS = int(os.environ.get("QUEUEPROXY_SIM_RUNS", "120"))
 STEPS = int(os.environ.get("QUEUEPROXY_SIM_STEPS", "60"))
 
-TIMEOUTS = (Timeouts(300.0), Timeouts(5.0, 2.0, 1.0), Timeouts(5.0, 0.0, 1.0), Timeouts(5.0, 2.0))
+TIMEOUTS = (Timeouts(300.0), Timeouts(300.0), Timeouts(300.0), Timeouts(5.0, 2.0, 1.0), Timeouts(5.0, 0.0, 1.0), Timeouts(5.0, 2.0))
 ENDS = st.sampled_from([None, "end", ConnectionResetError("Connection reset by peer")])
 SHARES = st.sampled_from([4, 4, 1, 2, 3])
 SIZES = st.sampled_from([1, 30, 400])
 INDEX = st.integers(0, 7)
+USUAL = ("plain", "plain", "sized", "chunked", "repeatable", "upgrade", "old kept", "proxied")
 
 exchanges: list[Exchange] = []
 
@@ -85,24 +86,35 @@ class RequestPath(RuleBasedStateMachine):
         timeouts=st.sampled_from(TIMEOUTS),
         pool=st.sampled_from([1, 10]),
         patient=st.booleans(),
+        clients=st.integers(1, 4),
     )
-    def begin(self, concurrency: int, freezing: bool, timeouts: Timeouts, pool: int, patient: bool) -> None:
+    def begin(
+        self, concurrency: int, freezing: bool, timeouts: Timeouts, pool: int, patient: bool, clients: int
+    ) -> None:
         self.wires = wires = Wires(concurrency=concurrency, timeouts=timeouts, freezing=freezing, pool=pool)
         if not patient:
             wires.health.verdict = None
         wires.mechanism.silent = True
         wires.gate.ready()
+        for _ in range(clients):
+            self.a_client_connects()
 
     # === Clients. ===
 
+    @precondition(lambda self: sum(not client.transport.over for client in self.clients) < 4)
     @rule()
     def a_client_connects(self) -> None:
-        if len(self.clients) < 5:
-            wires = self.of_world()
-            client = Client(wires.loop, ClientConnection(wires.plane), self.answers)
-            wires.transports.append(client.transport)
-            self.clients.append(client)
+        wires = self.of_world()
+        client = Client(wires.loop, ClientConnection(wires.plane), self.answers)
+        wires.transports.append(client.transport)
+        self.clients.append(client)
 
+    @precondition(lambda self: self.some_client(lambda c: c.may_ask))
+    @rule(index=INDEX, shape=st.sampled_from(USUAL), size=SIZES)
+    def a_client_asks_in_one_read(self, index: int, shape: str, size: int) -> None:
+        self.a_client_asks(index, shape, size, 4, True)
+
+    @precondition(lambda self: self.some_client(lambda c: c.may_ask))
     @rule(index=INDEX, shape=st.sampled_from(SHAPES), size=SIZES, share=SHARES, at_once=st.booleans())
     def a_client_asks(self, index: int, shape: str, size: int, share: int, at_once: bool) -> None:
         client = self.pick(self.clients, index, lambda c: c.may_ask)
@@ -114,12 +126,14 @@ class RequestPath(RuleBasedStateMachine):
         if at_once and client.transport.hears:
             client.deliver(share)
 
+    @precondition(lambda self: self.some_client(lambda c: c.outbox and c.transport.hears))
     @rule(index=INDEX, share=SHARES)
     def a_client_is_read(self, index: int, share: int) -> None:
         client = self.pick(self.clients, index, lambda c: bool(c.outbox) and c.transport.hears)
         if client is not None:
             client.deliver(share)
 
+    @precondition(lambda self: self.some_client(self.may_go_on))
     @rule(index=INDEX)
     def a_client_goes_on(self, index: int) -> None:
         client = self.pick(self.clients, index, self.may_go_on)
@@ -153,7 +167,8 @@ class RequestPath(RuleBasedStateMachine):
 
     # === The app. ===
 
-    @rule(index=INDEX, well=st.sampled_from([True, True, True, False]))
+    @precondition(lambda self: self.of_world().pool.waiting and self.app_runs())
+    @rule(index=INDEX, well=st.sampled_from([True] * 7 + [False]))
     def a_dial_is_answered(self, index: int, well: bool) -> None:
         wires = self.of_world()
         if wires.pool.waiting and self.app_runs():
@@ -167,10 +182,16 @@ class RequestPath(RuleBasedStateMachine):
             self.apps.append(app)
             connected(connection)
 
+    @precondition(lambda self: self.some_app(self.may_answer))
+    @rule(index=INDEX, shape=st.sampled_from(("sized", "chunked", "empty", "switch")), size=SIZES)
+    def the_app_answers_in_one_read(self, index: int, shape: str, size: int) -> None:
+        self.the_app_answers(index, shape, size, 4, True)
+
+    @precondition(lambda self: self.some_app(self.may_answer))
     @rule(index=INDEX, shape=st.sampled_from(ANSWERS), size=SIZES, share=SHARES, at_once=st.booleans())
     def the_app_answers(self, index: int, shape: str, size: int, share: int, at_once: bool) -> None:
-        app = self.pick(self.apps, index, lambda a: a.tag is not None and a.answering is None and a.transport.hears)
-        if app is None or app.tag is None or not self.app_runs():
+        app = self.pick(self.apps, index, self.may_answer)
+        if app is None or app.tag is None:
             return
         if shape == "switch" and self.asked[app.tag].shape == "upgrade":
             assert app.complete
@@ -178,9 +199,10 @@ class RequestPath(RuleBasedStateMachine):
         if at_once:
             self.hear(app, share)
 
+    @precondition(lambda self: self.some_app(lambda a: a.transport.hears and (a.outbox or a.answering)))
     @rule(index=INDEX, share=SHARES)
     def the_app_is_read(self, index: int, share: int) -> None:
-        app = self.pick(self.apps, index, lambda a: a.transport.hears)
+        app = self.pick(self.apps, index, lambda a: a.transport.hears and (a.outbox or a.answering))
         if app is not None:
             self.hear(app, share)
 
@@ -190,24 +212,27 @@ class RequestPath(RuleBasedStateMachine):
         if app.answering is not None and app.answering.ends and not app.outbox and app.transport.hears:
             app.end()
 
+    @precondition(lambda self: self.some_app(lambda a: a.transport.hears))
     @rule(index=INDEX, how=ENDS, unseen=st.booleans())
     def the_app_ends_a_connection(self, index: int, how: Exception | str | None, unseen: bool) -> None:
         app = self.pick(self.apps, index, lambda a: a.transport.hears and not (a.answering and a.answering.by_end))
         if app is None:
             return
         if unseen and app.tag is None:
-            app.dirty = True  # the kernel knows; the loop will hear of it later
+            app.dirty = app.gone = True
             app.transport.make_stale()
         else:
             app.end(how if isinstance(how, Exception) else None)
 
+    @precondition(lambda self: self.some_app(lambda a: a.tag is None and a.transport.hears and not a.raw and not a.gone))
     @rule(index=INDEX)
     def an_idle_app_connection_talks(self, index: int) -> None:
-        app = self.pick(self.apps, index, lambda a: a.tag is None and a.transport.hears and not a.raw)
+        app = self.pick(self.apps, index, lambda a: a.tag is None and a.transport.hears and not a.raw and not a.gone)
         if app is not None:
             app.dirty = True
             app.transport.deliver(b"HTTP/1.1 408 Request Timeout\r\nX-Tag: evil\r\nContent-Length: 0\r\n\r\n")
 
+    @precondition(lambda self: self.some_client(lambda c: c.raw_at is not None and not c.transport.over))
     @rule(index=INDEX, from_app=st.booleans(), size=SIZES)
     def a_tunnel_is_used(self, index: int, from_app: bool, size: int) -> None:
         raw = b"~" * size
@@ -224,11 +249,14 @@ class RequestPath(RuleBasedStateMachine):
 
     # === Sleep. ===
 
-    @rule(
-        says=st.sampled_from([Rung.RUNNING, Rung.FROZEN, "as asked", "as asked", "as asked", None]),
-        old=st.booleans(),
-        index=INDEX,
-    )
+    @precondition(lambda self: not self.of_world().policy.settled)
+    @rule()
+    def the_mechanism_obeys(self) -> None:
+        asked = self.of_world().mechanism.asked
+        self.confirm(asked[-1][1], asked[-1][0])
+
+    @precondition(lambda self: self.of_world().mechanism.asked)
+    @rule(says=st.sampled_from([Rung.RUNNING, Rung.FROZEN, "as asked", None]), old=st.booleans(), index=INDEX)
     def the_mechanism_answers(self, says: Rung | str | None, old: bool, index: int) -> None:
         mechanism = self.of_world().mechanism
         if mechanism.asked:
@@ -252,7 +280,7 @@ class RequestPath(RuleBasedStateMachine):
 
     # === Time, probes, shutdown. ===
 
-    @rule(seconds=st.sampled_from([0.01, 0.3, 1.0, 2.0, 6.0, 61.0, 91.0]))
+    @rule(seconds=st.sampled_from([0.01, 0.01, 0.3, 0.3, 1.0, 1.0, 2.0, 6.0, 61.0, 91.0]))
     def time_passes(self, seconds: float) -> None:
         self.of_world().loop.advance(seconds)
 
@@ -260,6 +288,7 @@ class RequestPath(RuleBasedStateMachine):
     def the_loop_turns(self) -> None:
         self.of_world().loop.settle()
 
+    @precondition(lambda self: self.of_world().health.waiting)
     @rule(verdict=st.booleans())
     def the_prober_decides(self, verdict: bool) -> None:
         self.of_world().health.decide(verdict)
@@ -423,6 +452,15 @@ class RequestPath(RuleBasedStateMachine):
     @staticmethod
     def may_go_on(client: Client) -> bool:
         return bool(client.asked and client.asked[-1].withheld) and not client.transport.over
+
+    def may_answer(self, app: App) -> bool:
+        return app.tag is not None and app.answering is None and app.transport.hears and self.app_runs()
+
+    def some_client(self, fits: Callable[[Client], object]) -> bool:
+        return any(fits(client) for client in self.clients)
+
+    def some_app(self, fits: Callable[[App], object]) -> bool:
+        return any(fits(app) for app in self.apps)
 
     @staticmethod
     def pick(ends: list[Any], index: int, fits: Callable[[Any], bool]) -> Any:
