@@ -28,6 +28,10 @@ from queueproxy.codec.headers import (
 _CRLF: Final = b"\r\n"
 _COLON: Final = b": "
 
+# Bytes of heads or trailers without a piece of body between them, 1xx heads included. Go reads 10 MiB; a request head
+# may have 1 MiB (QP-050), and nobody's app says more about its answer than its clients may say about their question.
+MAX_HEAD: Final = 1024 * 1024
+
 # Canonical reason phrases, as Go writes them whatever the app said (contract 1.3).
 _REASONS: Final = {
     100: "Continue", 101: "Switching Protocols", 102: "Processing", 103: "Early Hints",
@@ -79,12 +83,13 @@ class ResponseReader:
 
     lines: headers to forward, flat groups of four. status, content_length (as received) or None, chunked, keep_alive,
     has_date describe the head. until_eof: the body ends with the connection. clean: nothing but one whole message came.
+    unheard: bytes read since the last piece of body, bounded by MAX_HEAD.
     """
 
     __slots__ = (
         "_head_only", "_lists", "_parser", "_trailers", "awaiting", "chunked", "clean", "complete",
         "content_length", "has_date", "in_body", "keep_alive", "lines", "on_body", "on_header", "on_headers_complete",
-        "on_message_begin", "on_message_complete", "sink", "status", "until_eof",
+        "on_message_begin", "on_message_complete", "sink", "status", "unheard", "until_eof",
     )  # fmt: skip
 
     sink: ResponseSink
@@ -106,6 +111,7 @@ class ResponseReader:
         self._head_only = False
         self.status = 0
         self.keep_alive = False
+        self.unheard = 0
         self._reset_head()
 
     def __repr__(self) -> str:
@@ -122,6 +128,7 @@ class ResponseReader:
         self.awaiting = True
         self.complete = False
         self.until_eof = False
+        self.unheard = 0
         self._head_only = head_only
         self._reset_head()
 
@@ -147,6 +154,11 @@ class ResponseReader:
                 raise  # our own fault, not the app's: let the loop report it and end the connection
             if not self.complete:
                 raise BadResponse(str(error.__context__ or error)) from None
+        if not self.complete:
+            self.unheard += len(data)
+            if self.unheard > MAX_HEAD:
+                self.clean = False
+                raise BadResponse("response headers too long")
         return b""
 
     def ended_by_eof(self) -> bool:
@@ -167,12 +179,14 @@ class ResponseReader:
         if kind is None:
             kind = learn(RESPONSE_KINDS, name)
         if self.in_body:
-            if name.lower() not in FORBIDDEN_IN_TRAILERS:
+            lower = name.lower()
+            if lower not in FORBIDDEN_IN_TRAILERS and lower not in tokens(self._lists.get(CONNECTION, [])):
                 self._trailers.append((name, value))
         elif kind == 0:
             self.lines += (name, _COLON, value, _CRLF)
         elif kind == CONTENT_LENGTH:
-            self.content_length = value.rstrip()  # llhttp leaves the blanks at the end
+            value = value.rstrip()  # llhttp leaves the blanks at the end
+            self.content_length = b"%d" % int(value) if value[0] == 48 else value  # zeros in front: octal to somebody
         elif kind == DATE:
             self.has_date = True
             self.lines += (name, _COLON, value, _CRLF)
@@ -190,7 +204,7 @@ class ResponseReader:
             return
         self.awaiting = False
         self.keep_alive = parser.should_keep_alive()
-        if lists:
+        if lists or not self.keep_alive:  # everything else is HTTP/1.1
             self._settle(lists)
         bodiless = self._head_only or status == 204 or status == 304
         if bodiless:
@@ -208,15 +222,18 @@ class ResponseReader:
 
     def _interim(self, status: int) -> None:
         if status < 100:
-            raise BadResponse(f"malformed HTTP status code {status}")
+            raise BadResponse(f"malformed HTTP status code {status:03d}")
+        self._check_version()
+        lists = self._lists
         if status == 101:
-            if UPGRADE not in self._lists:
+            if UPGRADE not in lists or b"upgrade" not in tokens(lists.get(CONNECTION, [])):
                 raise BadResponse("101 without Upgrade")
             self.awaiting = False
             self.complete = True
             self.clean = False
-            self.sink.switched(b", ".join(self._lists[UPGRADE]), self.lines)
+            self.sink.switched(b", ".join(lists[UPGRADE]), self.lines)
             return
+        self._drop_nominated(lists)
         lines = self.lines
         self._reset_head()
         self.sink.informed(status, lines)
@@ -224,23 +241,33 @@ class ResponseReader:
     def _closing(self, lists: dict[int, list[bytes]]) -> bool:
         return CONNECTION in lists and b"close" in tokens(lists[CONNECTION])
 
-    def _settle(self, lists: dict[int, list[bytes]]) -> None:
-        if TRANSFER_ENCODING in lists:
-            if [v.lower() for v in lists[TRANSFER_ENCODING]] != [b"chunked"]:
-                raise BadResponse("unsupported transfer encoding")
-            self.chunked = True
-            if self.content_length is not None:
-                self.content_length = None
-                self.keep_alive = False
+    def _check_version(self) -> None:
+        version = self._parser.get_http_version()
+        if version != "1.1" and version != "1.0":  # llhttp also takes 0.9 and 2.0
+            raise BadResponse(f"malformed HTTP version {version}")
+
+    def _drop_nominated(self, lists: dict[int, list[bytes]]) -> None:
         if CONNECTION in lists:
             nominated = [t for t in tokens(lists[CONNECTION]) if t not in (b"close", b"keep-alive", b"upgrade")]
             if nominated:
                 self.lines = without(self.lines, nominated)
+
+    def _settle(self, lists: dict[int, list[bytes]]) -> None:
+        self._check_version()
+        if TRANSFER_ENCODING in lists:
+            if [v.lower() for v in lists[TRANSFER_ENCODING]] != [b"chunked"]:
+                raise BadResponse("unsupported transfer encoding")
+            self.chunked = True
+            if self.content_length is not None or self._parser.get_http_version() == "1.0":
+                self.content_length = None
+                self.keep_alive = False  # RFC 9112 6.1: its framing is not to be trusted twice
+        self._drop_nominated(lists)
         if TRAILER in lists:
             self.lines += (b"Trailer", _COLON, b", ".join(lists[TRAILER]), _CRLF)
 
     def _body(self, data: bytes) -> None:
         if self.in_body:
+            self.unheard = 0
             self.sink.response_body(data)
         else:
             self.clean = False
