@@ -205,7 +205,7 @@ class Sidecar:
 
     def _before_sleep(self) -> None:
         """Nothing of ours may touch the app while it sleeps: no pooled connection, no probe (FZ-030, FZ-041)."""
-        self.pool.close()
+        self.pool.leave_alone()
         self.prober.slept()
 
     def _probed(self, ready: bool) -> None:
@@ -277,7 +277,7 @@ class Sidecar:
             connection.close_if_idle()
         self.prober.close()
         self.gate.close()
-        self.pool.close()
+        self.pool.leave_alone()
         await asyncio.sleep(0)  # lets the last answers leave
 
 

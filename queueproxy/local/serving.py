@@ -227,7 +227,7 @@ class Serving:
 
     def _slept(self) -> None:
         """The app is about to sleep: no connection to it may survive (FZ-030, FZ-041)."""
-        self._pool.close()
+        self._pool.leave_alone()
         self.prober.slept()
 
     def _awake_for_ever(self, why: str) -> None:
@@ -329,7 +329,7 @@ class Serving:
         self._exposition.close()
         self.prober.close()
         self.gate.close()
-        self._pool.close()
+        self._pool.leave_alone()
         self.idle_cpu.stop()
         self._waiting_sockets.close()
         self._report.changed = _nothing

@@ -161,12 +161,21 @@ class Pool:
             self._idle.remove(connection)
 
     def close(self) -> None:
-        """Drops every idle connection: before sleep (FZ-030) and at shutdown."""
+        """Drops every idle connection."""
         while self._idle:
             self._idle.pop().drop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def leave_alone(self) -> None:
+        """Before the app sleeps, and at our end: no connection to it survives (FZ-030), no dial reaches it (FZ-035).
+
+        Dials under way then belong to requests whose clients have left; their callbacks are not called.
+        """
+        self.close()
+        for task in self._dials:
+            task.cancel()
 
     def dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[Failure], None]) -> None:
         """Opens a connection (contract 3.12). Exactly one of the two is called, later."""

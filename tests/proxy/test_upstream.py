@@ -181,3 +181,31 @@ def test_a_real_connection_knows_that_it_is_stale_before_the_loop_says_so(run: R
             pool.close()
 
     run(main())
+
+
+@pytest.mark.fz("FZ-035")
+def test_a_dial_that_outlives_its_request_does_not_reach_a_sleeping_app() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        accepted: list[object] = []
+        server = await loop.create_server(lambda: _Accepts(accepted), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        pool = Pool(loop, "127.0.0.1", port, 1)
+        called: list[object] = []
+        pool.dial(called.append, called.append)
+        pool.leave_alone()  # the client has left, and the app is put to sleep before the dial's first turn
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (called, accepted) == ([], [])
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(scenario())
+
+
+class _Accepts(asyncio.Protocol):
+    def __init__(self, accepted: list[object]) -> None:
+        self._accepted = accepted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._accepted.append(transport)
