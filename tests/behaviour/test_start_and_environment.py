@@ -160,8 +160,8 @@ def test_it_listens_and_answers_before_there_is_an_app(namespace: NetworkNamespa
     sidecar.stop()
 
 
-@pytest.mark.qp("QP-040", "QP-195")
-def test_it_listens_on_both_address_families_and_names_peers_plainly(namespace: NetworkNamespace) -> None:
+@pytest.mark.qp("QP-040")
+def test_it_listens_on_both_address_families(namespace: NetworkNamespace) -> None:
     sidecar = runs(namespace)
     for address, port in (("::1", REQUEST), ("::1", AUTOSCALER), ("::1", ADMIN)):
         with namespace.inside():
