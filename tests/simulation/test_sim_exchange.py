@@ -37,10 +37,12 @@ from tests.support.wires import Wires
 
 HELD_BODY = 100  # instead of 64 KiB, so that a short body fills it
 HIGH_WATER = 150
-RUNS = int(os.environ.get("QUEUEPROXY_SIM_RUNS", "120"))
+RUNS = int(os.environ.get("QUEUEPROXY_SIM_RUNS", "100"))
 STEPS = int(os.environ.get("QUEUEPROXY_SIM_STEPS", "60"))
+LONG_RUNS = 4000
 
-TIMEOUTS = (Timeouts(300.0), Timeouts(300.0), Timeouts(300.0), Timeouts(5.0, 2.0, 1.0), Timeouts(5.0, 0.0, 1.0), Timeouts(5.0, 2.0))
+LONG = Timeouts(300.0)
+TIMEOUTS = (LONG, LONG, LONG, Timeouts(5.0, 2.0, 1.0), Timeouts(5.0, 0.0, 1.0), Timeouts(5.0, 2.0))
 ENDS = st.sampled_from([None, "end", ConnectionResetError("Connection reset by peer")])
 SHARES = st.sampled_from([4, 4, 1, 2, 3])
 SIZES = st.sampled_from([1, 30, 400])
@@ -167,11 +169,11 @@ class RequestPath(RuleBasedStateMachine):
 
     # === The app. ===
 
-    @precondition(lambda self: self.of_world().pool.waiting and self.app_runs())
+    @precondition(lambda self: self.of_world().pool.waiting)
     @rule(index=INDEX, well=st.sampled_from([True] * 7 + [False]))
     def a_dial_is_answered(self, index: int, well: bool) -> None:
         wires = self.of_world()
-        if wires.pool.waiting and self.app_runs():
+        if wires.pool.waiting:  # the kernel accepts for an app that sleeps, too
             connected, failed = wires.pool.waiting.pop(index % len(wires.pool.waiting))
             if not well:
                 failed(dial_failed("127.0.0.1", 8080, "connection refused"))
@@ -224,7 +226,7 @@ class RequestPath(RuleBasedStateMachine):
         else:
             app.end(how if isinstance(how, Exception) else None)
 
-    @precondition(lambda self: self.some_app(lambda a: a.tag is None and a.transport.hears and not a.raw and not a.gone))
+    @precondition(lambda self: self.some_app(lambda a: a.tag is None and a.transport.hears))
     @rule(index=INDEX)
     def an_idle_app_connection_talks(self, index: int) -> None:
         app = self.pick(self.apps, index, lambda a: a.tag is None and a.transport.hears and not a.raw and not a.gone)
@@ -354,7 +356,9 @@ class RequestPath(RuleBasedStateMachine):
                 assert not transport.reading, "holds ever more of a body"
             if connection._reader.backlog:
                 assert not transport.reading, "holds ever more pipelined requests"
+        asked = self.wires.mechanism.asked
         for connection in self.wires.pool._idle:
+            assert connection.closed or not asked or asked[-1][0] is Rung.RUNNING, "pooled while the app sleeps"
             if connection.closed:
                 continue  # dropped; the loop's next turn takes it out, and until then nobody is given it
             assert connection.exchange is None and not connection.paused
@@ -386,7 +390,7 @@ class RequestPath(RuleBasedStateMachine):
             if mechanism.asked and not wires.policy.settled:
                 self.confirm(mechanism.asked[-1][1], mechanism.asked[-1][0])
             self.the_prober_decides(True)
-            while wires.pool.waiting and self.app_runs():
+            while wires.pool.waiting:
                 self.a_dial_is_answered(0, True)
             for app in self.apps:
                 if app.transport.hears and app.dirty and app.tag is None:
@@ -484,6 +488,14 @@ PROFILE = settings(
 @pytest.mark.fz("FZ-026", "FZ-030", "FZ-031", "FZ-033")
 def test_whatever_happens_in_whatever_order_all_is_given_back_and_nobody_hears_anothers_answer() -> None:
     run_state_machine_as_test(RequestPath, settings=PROFILE)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_whatever_happens_for_longer() -> None:
+    run_state_machine_as_test(
+        RequestPath, settings=settings(PROFILE, max_examples=LONG_RUNS, stateful_step_count=100, derandomize=False)
+    )
 
 
 def test_a_client_is_not_read_while_a_request_of_its_waits() -> None:
