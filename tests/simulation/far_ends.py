@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from queueproxy.proxy.server import ClientConnection
 from queueproxy.proxy.upstream import UpstreamConnection
@@ -132,7 +132,7 @@ class Client:
         self.raw_at: int | None = None  # where in the wire the other protocol begins
         self.raw_said = b""
         self._at = 0
-        connection.connection_made(self.transport)
+        connection.connection_made(cast(Any, self.transport))
 
     def __repr__(self) -> str:
         return f"<Client {[a.shape for a in self.asked]} finals={self.finals} over={self.transport.over}>"
@@ -224,10 +224,11 @@ class Client:
 
 @dataclass
 class Answer:
-    """What an app said to one request. whole: to its end."""
+    """What an app said to one request. whole: to its end. heard: some of it arrived at us."""
 
     body: bytes = b""
     whole: bool = False
+    heard: bool = False
 
 
 @dataclass
@@ -246,6 +247,10 @@ class Script:
     switches: bool = False
     by_end: bool = False
     needs: int = -1
+
+    def partial_line(self, size: int) -> bool:
+        """So many bytes of it are no whole head, which counts as nothing."""
+        return b"\r\n\r\n" not in self.data[:size]
 
 
 ANSWERS = (
@@ -324,7 +329,7 @@ class App:
         self.raw = False
         self.raw_heard = b""
         self.raw_said = b""
-        connection.connection_made(self.transport)
+        connection.connection_made(cast(Any, self.transport))
 
     def __repr__(self) -> str:
         return f"<App tag={self.tag!r} complete={self.complete} dirty={self.dirty} over={self.transport.over}>"
@@ -348,6 +353,8 @@ class App:
             self.head_only = method == b"HEAD"
             self.complete = False
             assert oracle.values(fields, b"x-forwarded-for") == [b"10.0.0.9"]
+            before = self._answers.get(self.tag)
+            assert before is None or not before.heard, "sent again although an answer had begun"
             self._answers[self.tag] = Answer()
         assert not self.complete, f"bytes behind a whole request: {data!r}"
         try:
@@ -372,6 +379,8 @@ class App:
         data, self.outbox = self.outbox[:size], self.outbox[size:]
         answer = self.answering
         if answer is not None:
+            if self.tag is not None and not answer.partial_line(self.spoken + size):
+                self._answers[self.tag].heard = True
             self.spoken += size
             self._check_whole()
             if answer.switches and not self.outbox:

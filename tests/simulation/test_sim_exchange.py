@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -67,7 +67,7 @@ class RequestPath(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patches = [
+        self.patches: list[Any] = [
             patch("queueproxy.proxy.server.Exchange", Noted),
             patch("queueproxy.proxy.exchange.HELD_BODY", HELD_BODY),
             patch("tests.support.wires.HIGH_WATER", HIGH_WATER),
@@ -158,7 +158,7 @@ class RequestPath(RuleBasedStateMachine):
 
     @rule(index=INDEX, app=st.booleans(), taking=st.booleans())
     def somebody_reads_or_not(self, index: int, app: bool, taking: bool) -> None:
-        ends: list[Any] = [*self.apps] if app else [*self.clients]
+        ends: list[Any] = [*(self.apps if app else self.clients)]
         end = self.pick(ends, index, lambda e: not e.transport.lost and e.transport.taking is not taking)
         if end is None:
             return
@@ -328,7 +328,7 @@ class RequestPath(RuleBasedStateMachine):
             assert breaker.in_flight - breaker.running == sum(e.stage is QUEUED for e in open_ones)
             assert breaker.running in (breaker.capacity, breaker.in_flight), "waits beside a free slot"
         for exchange in open_ones:
-            assert not exchange.client.transport.lost, "an exchange without a client"
+            assert not cast(Any, exchange.client.transport).lost, "an exchange without a client"
             assert exchange.client._exchange is exchange
 
     @invariant()
@@ -352,18 +352,18 @@ class RequestPath(RuleBasedStateMachine):
             waits = connection._reader.backlog or connection._probing
             if exchange is None and not waits:
                 assert transport.reading, f"deaf for no reason: {connection!r}"
-            if exchange is not None and exchange._held is not None and exchange._held_size > HELD_BODY:
+            if exchange is not None and exchange._held is not None and len(exchange._held) > HELD_BODY:
                 assert not transport.reading, "holds ever more of a body"
             if connection._reader.backlog:
                 assert not transport.reading, "holds ever more pipelined requests"
         asked = self.wires.mechanism.asked
-        for connection in self.wires.pool._idle:
-            assert connection.closed or not asked or asked[-1][0] is Rung.RUNNING, "pooled while the app sleeps"
-            if connection.closed:
+        for pooled in self.wires.pool._idle:
+            assert pooled.closed or not asked or asked[-1][0] is Rung.RUNNING, "pooled while the app sleeps"
+            if pooled.closed:
                 continue  # dropped; the loop's next turn takes it out, and until then nobody is given it
-            assert connection.exchange is None and not connection.paused
-            assert connection.transport.reading, "a pooled connection nobody listens to"  # type: ignore[attr-defined]
-            assert connection.reader.clean and not connection.reader.in_body
+            assert pooled.exchange is None and not pooled.paused
+            assert cast(Any, pooled.transport).reading, "a pooled connection nobody listens to"
+            assert pooled.reader.clean and not pooled.reader.in_body
         assert len(self.wires.pool._idle) <= self.wires.pool.limit
 
     # === The end: first everything that can end well does, then everybody leaves. ===
@@ -383,7 +383,7 @@ class RequestPath(RuleBasedStateMachine):
         wires = self.of_world()
         for _ in range(400):
             before = self.progress()
-            for end in [*self.clients, *self.apps]:
+            for end in self.ends():
                 if not end.transport.taking and not end.transport.lost:
                     end.transport.take_all()
             mechanism = wires.mechanism
@@ -415,7 +415,7 @@ class RequestPath(RuleBasedStateMachine):
 
     def end_all(self) -> None:
         wires = self.of_world()
-        for end in [*self.clients, *self.apps]:
+        for end in self.ends():
             if not end.transport.lost:
                 end.transport.lose(None)
         wires.loop.settle()
@@ -447,6 +447,9 @@ class RequestPath(RuleBasedStateMachine):
     def of_world(self) -> Wires:
         assert self.wires is not None
         return self.wires
+
+    def ends(self) -> list[Any]:
+        return [*self.clients, *self.apps]
 
     def app_runs(self) -> bool:
         """The kernel certainly runs the app: never asked to sleep, or the newest wish to run was confirmed."""
