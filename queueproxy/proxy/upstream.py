@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from queueproxy.clock import monotonic
 from queueproxy.codec.response import BadResponse, ResponseReader
-from queueproxy.errors import Failure, dial_failed, dial_timed_out
+from queueproxy.errors import Failure, dial_failed, dial_timed_out, upstream_lost
 from queueproxy.net.dial import DialError, DialTimeout, dial
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Pool:
     def take(self, *, certain: bool) -> UpstreamConnection | None:
         """The most recently used idle connection, None when one must be dialled.
 
-        certain: the request could not be repeated, so ask the kernel whether the connection still lives.
+        certain: ask the kernel whether the connection still lives and is silent.
         """
         while self._idle:
             connection = self._idle.pop()
@@ -194,7 +194,10 @@ class Pool:
             failed(dial_failed(self.host, self.port, str(error)))
         else:
             self.opened += 1
-            connected(connection)
+            if connection.closed:  # it spoke before it was asked
+                failed(upstream_lost(None))
+            else:
+                connected(connection)
 
     def _expire(self) -> None:
         self._timer = None

@@ -12,7 +12,8 @@ A case is a block; the first word of a line says what the rest is:
     but  NAME HOW    after `out`: a server of the differential test reads it otherwise on
                      purpose: `refuses STATUS`, `says nothing`, `reads no further` (takes the rest for another
                      protocol), `capitalises` the method
-    ask, end         responses only, see test_responses.py
+    ask HOW          responses: what the client asks, GET if nothing is said; HEAD; upgrade (to x)
+    end yes          responses: the app ends the connection after its bytes
 
 BYTES have escapes (\r \n \t \0 \\ \xNN) and repeats ({x*500}); a line end of the file is not part of them.
 
@@ -20,6 +21,9 @@ Verdicts on requests: `forward` once, unambiguously; `close` the connection ends
 else was sent; `reject STATUS TEXT` an answer, the end of the connection, and nothing at the app; `abort TEXT` the head
 was forwarded, its body breaks: 502, the app's connection ends; `begun` the same but the rest may still come; `local
 STATUS` answered without the app; `wait` incomplete, nothing happens.
+
+Verdicts on responses: `forward kept` or `forward dropped` whole and clean, and what became of the connection to the app;
+`bad` 502; `cut` begun, and ended so that it never looks whole. The Date that we add is written `Date: D`.
 """
 
 from __future__ import annotations
