@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from queueproxy.net import listen as listening
-from queueproxy.net.listen import ListenFailed, listen
+from queueproxy.net.listen import UNSENT, ListenFailed, listen
 
 
 def connects(host: str, port: int) -> bool:
@@ -19,6 +19,15 @@ def test_the_wildcard_takes_ipv4_and_ipv6() -> None:
         port = sock.getsockname()[1]
         assert sock.family == socket.AF_INET6 and not sock.getblocking()
         assert connects("127.0.0.1", port) and connects("::1", port)
+
+
+def test_the_kernel_takes_little_for_a_client_that_reads_nothing() -> None:
+    """Set once, on the listening socket: every accepted connection has it."""
+    with listen(0) as sock, socket.create_connection(("127.0.0.1", sock.getsockname()[1]), timeout=5):
+        sock.setblocking(True)
+        accepted, _ = sock.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
 
 
 @pytest.mark.qp("QP-045")
