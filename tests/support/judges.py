@@ -119,7 +119,7 @@ class Judged:
         """Everything was given back: clients, descriptors, slots, the autoscaler's level; the pool within its limit."""
         settled(lambda: self.clients == 0, "the clients' connections end")
         settled(lambda: self.descriptors == self.baseline + self.pooled, f"descriptors go back: {self!r}")
-        assert self.pooled <= pool_limit
+        settled(lambda: self.pooled <= pool_limit, f"the pool is within its limit: {self!r}")
         settled(self.sidecar.all_zero, "the autoscaler sees nothing in flight")
         assert self.metric("kn_serving_queue_depth") == 0
         assert self.sidecar.process.poll() is None
