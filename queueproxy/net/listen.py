@@ -7,8 +7,8 @@ import os
 import socket
 from typing import Final
 
-# Bytes the kernel takes from us beyond what it may send: accepted connections inherit it. Without it a client that reads
-# nothing gets up to 4 MiB of kernel memory, copied there in tiny pieces when its window is tiny: 200 slow readers
+# Bytes the kernel takes from us beyond what it may send; accepted connections inherit it. Without it a client that
+# reads nothing gets up to 4 MiB of kernel memory, copied there in tiny pieces when its window is tiny: 200 slow readers
 # made others wait 1.1 to 2.7 s, with it 0.1 s. What is in flight is not limited, so long fat paths stay as quick.
 UNSENT: Final = 128 * 1024
 BACKLOG: Final = 4096  # Go asks for net.core.somaxconn, 4096 on current kernels; the kernel caps it anyway
