@@ -60,6 +60,7 @@ class Asked:
     body: bytes = b""
     data: bytes = b""
     withheld: bytes = b""  # body that waits for a 100
+    told: bool = False  # it heard the 100
     bad: bool = False
 
 
@@ -128,7 +129,6 @@ class Client:
         self.ends_at: list[int] = []  # where in its stream each request ends
         self.wire = b""
         self.finals = 0
-        self.interims = 0
         self.raw_at: int | None = None  # where in the wire the other protocol begins
         self.raw_said = b""
         self._at = 0
@@ -192,7 +192,7 @@ class Client:
                     self.finals += 1
                     self.raw_at = at
                 else:
-                    self.interims += 1
+                    asked.told = asked.told or response.status == 100
                 self._at = at
                 continue
             delimited = oracle.values(response.fields, b"content-length") or oracle.values(
@@ -213,6 +213,7 @@ class Client:
                 assert response.status >= 400 or asked.shape == "probe", f"an answer out of nowhere: {response}"
             if asked.bad and asked.shape == "bad":
                 assert response.status == 400
+            assert not asked.withheld or asked.told or self.transport.over, "open, but will the body come or not?"
             self.finals += 1
             self._at = at
 
