@@ -147,12 +147,12 @@ class RequestPath(RuleBasedStateMachine):
         client = self.pick(self.clients, index, lambda c: not c.transport.lost)
         if client is None:
             return
-        client.outbox = b""
         if how == "end":
-            if client.transport.hears:
+            if client.transport.hears and not client.outbox:
                 client.transport.said_all = True
                 client.transport.deliver_eof()
         else:
+            client.outbox = b""
             client.transport.said_all = True
             client.transport.lose(how if isinstance(how, Exception) else None)
 
