@@ -22,7 +22,7 @@ else was sent; `reject STATUS TEXT` an answer, the end of the connection, and no
 was forwarded, its body breaks: 502, the app's connection ends; `begun` the same but the rest may still come; `local
 STATUS` answered without the app; `wait` incomplete, nothing happens.
 
-Verdicts on responses: `forward kept` or `forward dropped` whole and clean, and what became of the connection to the app;
+Verdicts on responses: `forward kept` or `forward dropped`: whole, and what became of the connection to the app;
 `bad` 502; `cut` begun, and ended so that it never looks whole. The Date that we add is written `Date: D`.
 """
 

@@ -260,8 +260,8 @@ def _commands(directory: Path) -> dict[str, list[str]]:
         "aiohttp": [sys.executable, "-m", "tests.support.differential", "aiohttp", str(directory / "aiohttp")],
         "uvicorn": [
             sys.executable, "-m", "uvicorn", "--http", "h11", "--ws", "none", "--lifespan", "off",
-            "--log-level", "error", "--h11-max-incomplete-event-size", str(1 << 21), "--uds", str(directory / "uvicorn"),
-            "tests.support.differential:application",
+            "--log-level", "error", "--h11-max-incomplete-event-size", str(1 << 21),
+            "--uds", str(directory / "uvicorn"), "tests.support.differential:application",
         ],
     }  # fmt: skip
     if node:
