@@ -19,9 +19,9 @@ CONNECTIONS = 200
 RATE = 50  # new ones per second: everybody shares two cores with the attacker, the app and both ends of every segment
 SERVED_WITHIN = 1.0  # seconds
 KIB = 1024
-# What one held connection may cost, in memory of ours. Measured: 21 KiB with half a head, 24 with half a body and its
-# connection to the app. A reader that takes nothing leaves one read of the app's answer with us, 128 KiB at most
-# (net.dial.RECEIVE, doubled by the kernel), and what of the write before it the kernel did not take: 127 to 143 KiB.
+# What one held connection may cost, in memory of ours. Measured: 4 to 21 KiB with half a head, 7 to 24 with half a body
+# and its connection to the app. A reader that takes nothing leaves one read of the app's answer with us, 128 KiB at
+# most (net.dial.RECEIVE, doubled by the kernel), and what of the write before it the kernel did not take: 127 to 143.
 HEAD_COSTS, BODY_COSTS, READER_COSTS = 32 * KIB, 36 * KIB, 192 * KIB
 STANDING_FLAT = 3 * KIB * KIB  # growth while the attack stands; measured 0.1 to 0.5 MiB, the sum of the heads so far
 HEAD_WITHIN = 60  # seconds to receive a head (QP-049)
