@@ -28,9 +28,8 @@ class Failure(NamedTuple):
 
 
 QUEUE_FULL: Final = Failure("queue_full", 503, "pending request queue full")  # QP-151
-SHUTTING_DOWN: Final = Failure("shutting_down", 503, "shutting down")  # QP-107
 TIMED_OUT: Final = Failure("timeout", 504, "request timeout", bare=True)  # QP-170…172
-CLIENT_GONE: Final = Failure("client_gone", 0, "")  # QP-086: nothing is written
+CLIENT_CLOSED: Final = 499  # recorded, never written: the client left before its answer (D10); nginx's number
 
 
 def dial_failed(host: str, port: int, reason: str) -> Failure:

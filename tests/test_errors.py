@@ -3,9 +3,7 @@
 import pytest
 
 from queueproxy.errors import (
-    CLIENT_GONE,
     QUEUE_FULL,
-    SHUTTING_DOWN,
     TIMED_OUT,
     Failure,
     dial_failed,
@@ -24,7 +22,6 @@ from queueproxy.errors import (
     ("failure", "status", "text"),
     [
         (QUEUE_FULL, 503, "pending request queue full"),
-        (SHUTTING_DOWN, 503, "shutting down"),
         (TIMED_OUT, 504, "request timeout"),
         (upstream_lost(None), 502, "EOF"),
         (upstream_lost(ConnectionResetError()), 502, "connection reset by peer"),
@@ -44,13 +41,8 @@ def test_statuses_and_texts(failure: Failure, status: int, text: str) -> None:
 
 @pytest.mark.qp("QP-170", "QP-205")
 def test_only_the_timeout_is_bare_and_only_waiting_for_the_app_says_when_to_come_back() -> None:
-    others = [QUEUE_FULL, SHUTTING_DOWN, CLIENT_GONE, upstream_lost(None), malformed_response("x")]
+    others = [QUEUE_FULL, upstream_lost(None), malformed_response("x")]
     assert TIMED_OUT.bare and not any(failure.bare for failure in others)
     assert len(TIMED_OUT.text) == 15
     assert not_awake("x").retry_after == not_ready("x").retry_after == 1
     assert all(failure.retry_after is None for failure in [*others, TIMED_OUT])
-
-
-@pytest.mark.qp("QP-086")
-def test_nobody_is_told_when_the_client_has_gone() -> None:
-    assert CLIENT_GONE.status == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from queueproxy.codec.response import NOSNIFF
+
 
 class Reply(NamedTuple):
     """One answer. extra: further header lines, each with its CRLF."""
@@ -14,9 +16,8 @@ class Reply(NamedTuple):
     extra: bytes = b""
 
 
-_NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
-NOT_FOUND: Final = Reply(404, b"404 page not found\n", extra=_NOSNIFF)
-METHOD_NOT_ALLOWED: Final = Reply(405, b"Method Not Allowed\n", extra=b"Allow: GET, HEAD\r\n" + _NOSNIFF)
+NOT_FOUND: Final = Reply(404, b"404 page not found\n", extra=NOSNIFF)
+METHOD_NOT_ALLOWED: Final = Reply(405, b"Method Not Allowed\n", extra=b"Allow: GET, HEAD\r\n" + NOSNIFF)
 PROTOBUF: Final = b"application/protobuf"  # exactly this: the autoscaler compares the whole value (QP-138)
 
 

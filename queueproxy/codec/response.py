@@ -27,6 +27,7 @@ from queueproxy.codec.headers import (
 
 _CRLF: Final = b"\r\n"
 _COLON: Final = b": "
+NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"  # on every text/plain answer of ours but the 504 (QP-205)
 
 # Bytes of heads or trailers without a piece of body between them, 1xx heads included. Go reads 10 MiB; a request head
 # may have 1 MiB (QP-050), and nobody's app says more about its answer than its clients may say about their question.
@@ -211,6 +212,7 @@ class ResponseReader:
             if self._head_only:
                 # llhttp would wait for the declared body; connection reuse is decided by version and Connection.
                 self.keep_alive = parser.get_http_version() == "1.1" and not self._closing(lists)
+                # An app that sends the declared body all the same would answer the next request with it.
                 self.clean = self.clean and self.content_length in (None, b"0") and not self.chunked
                 self._parser = self._new_parser()
             self.sink.response_received(self)
@@ -340,3 +342,13 @@ def answer_bytes(
             b"" if head_only else body,
         )
     )
+
+
+def refusal_bytes(status: int, reason: str) -> bytes:
+    """What a message that is not HTTP is told: Go's answer, byte for byte (contract 1.3)."""
+    phrase = status_line(status)[len(b"HTTP/1.1 ") : -2]
+    if status == 501:
+        line, body = phrase, reason.encode()
+    else:
+        line = body = phrase if reason.encode() in phrase else phrase[:3] + b" " + reason.encode()
+    return b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + body

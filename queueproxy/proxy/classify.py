@@ -6,9 +6,10 @@ Health checks go by User-Agent prefix first, network probes by K-Network-Probe s
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from queueproxy.codec.headers import K_KUBELET_PROBE, K_NETWORK_HASH, K_NETWORK_PROBE, USER_AGENT
+from queueproxy.codec.response import NOSNIFF
 
 
 class Kind(IntEnum):
@@ -35,6 +36,32 @@ def classify(special: dict[int, bytes]) -> Kind:
     if special.get(K_KUBELET_PROBE):
         return MARKED
     return TRAFFIC
+
+
+class OwnAnswer(NamedTuple):
+    """An answer that does not come from the app. extra: header lines beside the usual ones, each with its CRLF."""
+
+    status: int
+    body: bytes
+    extra: bytes = b""
+
+
+def probe_answer(kind: Kind, special: dict[int, bytes], draining: bool) -> OwnAnswer | None:
+    """What a HEALTH or NETWORK_PROBE request is told; None when the readiness prober has to be asked (contract 3.4)."""
+    if draining:
+        return OwnAnswer(503, b"shutting down\n", NOSNIFF)  # QP-107
+    if kind is HEALTH:
+        wrong = health_verdict(special)
+        return None if wrong is None else OwnAnswer(400, wrong + b"\n", NOSNIFF)
+    echo, wrong = network_verdict(special)
+    if wrong is not None:
+        return OwnAnswer(400, wrong + b"\n", NOSNIFF)
+    return OwnAnswer(200, b"", b"K-Network-Hash: " + echo + b"\r\n")
+
+
+def health_answer(ready: bool) -> OwnAnswer:
+    """What the prober's verdict says to whoever asked (QP-101, QP-102)."""
+    return OwnAnswer(200, b"queue") if ready else OwnAnswer(503, b"")
 
 
 def health_verdict(special: dict[int, bytes]) -> bytes | None:

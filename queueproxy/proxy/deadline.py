@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 NEVER: Final = float("inf")
 HEAD_TIMEOUT: Final = 60.0  # seconds to receive a request head once begun; Go's ReadHeaderTimeout (QP-049)
+LAST_WORDS: Final = 60.0  # seconds a client that reads slowly has for the end of its last answer
 LINGER: Final = 1.0  # seconds to let a client read our last answer before its unread upload is cut off
 
 

@@ -20,10 +20,10 @@ from queueproxy.codec.encode import chunk, last_chunk, request_bytes
 from queueproxy.codec.headers import EXPECT, IDEMPOTENCY_KEY, K_PROXY_REQUEST
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.codec.response import ResponseReader, connection_line, interim_bytes, response_bytes
-from queueproxy.errors import CLIENT_GONE, QUEUE_FULL, TIMED_OUT, Failure, malformed_response, upstream_lost
+from queueproxy.errors import CLIENT_CLOSED, QUEUE_FULL, TIMED_OUT, Failure, malformed_response, upstream_lost
 from queueproxy.limit.breaker import ADMITTED, REFUSED
 from queueproxy.proxy.classify import MARKED, Kind
-from queueproxy.proxy.deadline import due
+from queueproxy.proxy.deadline import LAST_WORDS
 from queueproxy.proxy.expect import Expectation
 from queueproxy.proxy.stage import ANSWERED, ASLEEP, DIALLING, DONE, NEW, QUEUED, SENT, TUNNELLED
 from queueproxy.proxy.tunnel import Tunnel, switch
@@ -45,8 +45,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_bulky", "_chunked", "_expectation", "_held", "_held_size", "_interim", "_keep", "_out", "_request_ended",
-        "_retried", "_reused", "_until_close", "began_at", "client", "head", "kind", "plane", "proxied", "slotted",
+        "_bulky", "_chunked", "_expectation", "_held", "_interim", "_keep", "_out", "_request_ended",
+        "_reused", "_until_close", "began_at", "client", "head", "kind", "plane", "proxied", "slotted",
         "stage", "status", "tunnel", "upstream", "wrote_at",
     )  # fmt: skip
 
@@ -62,10 +62,9 @@ class Exchange:
         self.upstream: UpstreamConnection | None = None
         self.tunnel: Tunnel | None = None
         self._out: list[bytes] = []
-        self._held: list[bytes] | None = None
+        self._held: bytearray | None = None
         self._request_ended = head.body == 0
         self.slotted = False
-        self._retried = False
         self._reused = False
         self._interim = False
         self._expectation: Expectation | None = None
@@ -163,12 +162,10 @@ class Exchange:
         if self.client.full:
             upstream.transport.pause_reading()  # still busy with the answer before (pipelining)
         data = request_bytes(head, self.client.peer, self.plane.pool.host_header)
-        held = self._held
-        if held is None:
-            upstream.transport.write(data)
-        else:
+        upstream.transport.write(data)
+        if self._held is not None:
+            upstream.transport.write(bytes(self._held))
             self._held = None
-            upstream.transport.writelines([data, *held])
             self.client.release_reading(for_upstream=False)
         if EXPECT in head.special and not self._request_ended and self._expectation is None:
             self._expectation = Expectation(self)
@@ -189,11 +186,9 @@ class Exchange:
             upstream.transport.write(data)
         elif self.stage < SENT:
             if self._held is None:
-                self._held = []
-                self._held_size = 0
-            self._held.append(data)
-            self._held_size += len(data)
-            if self._held_size > HELD_BODY:
+                self._held = bytearray()
+            self._held += data
+            if len(self._held) > HELD_BODY:
                 self.client.hold_reading(for_upstream=False)
 
     def _repeatable(self) -> bool:
@@ -295,20 +290,18 @@ class Exchange:
         else:
             self._cut(504)
 
-    def due(self) -> tuple[float, str]:
-        """(instant, which timeout) at which this request has taken too long."""
-        return due(self.plane.timeouts, self.began_at, self.wrote_at)
-
     def client_gone(self) -> None:
         """The client left: the app must not work for nobody (QP-086, FZ-026)."""
         if self.stage is not DONE:
-            self._release_waits()
-            self._drop_upstream()
-            self._finish(self.status or CLIENT_GONE.status)
+            self._let_go()
+            self._finish(self.status or CLIENT_CLOSED)
 
-    def broken(self, detail: str) -> None:
-        """The app's bytes are not HTTP/1.1."""
-        self._fail_or_cut(malformed_response(detail))
+    def broken(self, failure: Failure) -> None:
+        """Bytes of the app, or the rest of the request, are not HTTP/1.1."""
+        if self.stage < ANSWERED:
+            self.fail(failure)
+        elif self.stage is not DONE:
+            self._cut(self.status)
 
     def upstream_lost(self, upstream: UpstreamConnection, error: Exception | None) -> None:
         """The connection to the app ended while we were using it."""
@@ -325,17 +318,15 @@ class Exchange:
             else:
                 self._cut(self.status)
             return
-        if self._reused and not self._interim and not self._retried and self._repeatable():
-            self._retried = True  # stale keep-alive: a fresh connection decides (QP-202)
+        if self._reused and not self._interim and self._repeatable():
             self.plane.recorder.retries += 1
-            self._dial()
-            return
-        self.fail(upstream_lost(error))
+            self._dial()  # stale keep-alive: a fresh connection decides (QP-202)
+        else:
+            self.fail(upstream_lost(error))
 
     def fail(self, failure: Failure) -> None:
         """Ends a request that has no answer yet with one of ours; the only place that writes error answers."""
-        self._release_waits()
-        self._drop_upstream()
+        self._let_go()
         self.plane.recorder.refuse(failure.kind)
         if failure.status == 502 and failure.kind != "request_body":  # a client must not fill the log
             self.plane.log.error("error reverse proxying request", error=failure.text)
@@ -350,17 +341,6 @@ class Exchange:
     def _upload_uncertain(self) -> bool:
         """The client waits for a 100 it did not get: its upload may or may not follow, so only closing is safe."""
         return EXPECT in self.head.special and (self._expectation is None or not self._expectation.said)
-
-    def fail_body(self, failure: Failure) -> None:
-        """The rest of the request is unreadable: no further message can follow on this connection."""
-        self.head.keep_alive = False
-        self._fail_or_cut(failure)
-
-    def _fail_or_cut(self, failure: Failure) -> None:
-        if self.stage < ANSWERED:
-            self.fail(failure)
-        elif self.stage is not DONE:
-            self._cut(self.status)
 
     def _cut(self, status: int) -> None:
         """A started answer cannot be finished: end the connection so that it never looks complete (QP-084)."""
@@ -379,7 +359,7 @@ class Exchange:
         if upstream is not None:
             upstream.close()  # the last words may still be in our buffer
         self._finish(self.status)
-        self.client.tunnel_ended()
+        self.client.cut(abruptly=False, last_words=LAST_WORDS)
 
     def _settle(self, upstream: UpstreamConnection) -> None:
         """The answer is with the client: give everything back."""
@@ -395,12 +375,14 @@ class Exchange:
         self._finish(self.status, now)
         self.client.exchange_ended(keep=self._keep, request_ended=self._request_ended)
 
-    def _release_waits(self) -> None:
+    def _let_go(self) -> None:
+        """Leaves whatever it waits for, and the app."""
         if self.stage is QUEUED:
             assert self.plane.limit is not None
             self.plane.limit.cancel(self)
         elif self.stage is ASLEEP:
             self.plane.gate.cancel(self)
+        self._drop_upstream()
 
     def _drop_upstream(self) -> None:
         upstream = self.upstream

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, cast
 from queueproxy.clock import http_date, monotonic
 from queueproxy.codec.headers import EXPECT
 from queueproxy.codec.http1 import HEAD, PAUSED, BadMessage, RequestHead, RequestReader
-from queueproxy.codec.response import answer_bytes, connection_line, status_line
-from queueproxy.errors import SHUTTING_DOWN, Failure, malformed_body
-from queueproxy.proxy.classify import HEALTH, MARKED, TRAFFIC, classify, health_verdict, network_verdict
-from queueproxy.proxy.deadline import HEAD_TIMEOUT, LINGER
+from queueproxy.codec.response import NOSNIFF, answer_bytes, connection_line, refusal_bytes
+from queueproxy.errors import Failure, malformed_body
+from queueproxy.proxy.classify import MARKED, TRAFFIC, Kind, OwnAnswer, classify, health_answer, probe_answer
+from queueproxy.proxy.deadline import HEAD_TIMEOUT, LAST_WORDS, LINGER, due
 from queueproxy.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from queueproxy.proxy.tunnel import Tunnel
 
 DISCARD: Final = 256 * 1024  # bytes of an unread upload swallowed to keep the connection; Go's figure (contract 1.3)
-_NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close sends RST
 # Why reading is paused: bits, because reasons come and go independently.
 _BACKLOG, _HELD, _UPSTREAM = 1, 2, 4
@@ -42,8 +41,8 @@ class ClientConnection(asyncio.Protocol):
     """One downstream connection. peer: its address as X-Forwarded-For wants it."""
 
     __slots__ = (
-        "_discard", "_exchange", "_feeding", "_lingering", "_paused_by", "_plane", "_probing", "_reader", "_reading",
-        "_started_at", "_timer", "_timer_at", "_tunnel", "full", "peer", "transport",
+        "_discard", "_exchange", "_feeding", "_linger_by", "_lingering", "_paused_by", "_plane", "_probing",
+        "_reader", "_reading", "_started_at", "_timer", "_timer_at", "_tunnel", "full", "peer", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -59,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = False  # the sleep gate has been told of a half-read request
         self._discard = -1  # bytes of a request body still to be swallowed, -1 when not swallowing
         self._lingering = False
+        self._linger_by = 0.0
         self._probing = False
         self._feeding = False
         self._paused_by = 0
@@ -141,10 +141,9 @@ class ClientConnection(asyncio.Protocol):
         self._paused_by |= reason
 
     def _resume(self, reason: int) -> None:
-        if self._paused_by & reason:
-            self._paused_by &= ~reason
-            if not self._paused_by and not self.transport.is_closing():
-                self.transport.resume_reading()
+        paused, self._paused_by = self._paused_by, self._paused_by & ~reason
+        if paused and not self._paused_by and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     # -- messages (RequestSink)
 
@@ -156,12 +155,11 @@ class ClientConnection(asyncio.Protocol):
 
     def head_received(self, head: RequestHead) -> None:
         now = monotonic()
-        if self._started_at:
-            self._started_at = 0.0
+        self._started_at = 0.0
         kind = classify(head.special)
         if kind is not TRAFFIC and kind is not MARKED:
             self._reading_over()
-            self._probe(head, kind is HEALTH)
+            self._probe(head, kind)
             return
         if (EXPECT in head.special and head.special[EXPECT].lower() != b"100-continue") or head.target == b"*":
             self._reading_over()
@@ -197,22 +195,19 @@ class ClientConnection(asyncio.Protocol):
     # -- answers
 
     def answer(self, failure: Failure, *, keep: bool, head: RequestHead) -> None:
-        """Writes the answer of a failure; nothing when nobody is left to read it."""
-        if not failure.status:
-            return
-        extra = b"" if failure.bare else _NOSNIFF
+        """Writes the answer of a failure."""
+        extra = b"" if failure.bare else NOSNIFF
         if failure.retry_after is not None:
             extra += b"Retry-After: %d\r\n" % failure.retry_after
         body = failure.text.encode() if failure.bare else failure.text.encode() + b"\n"
-        self._write_answer(head, failure.status, body, keep=keep, extra=extra)
+        self._write(head, OwnAnswer(failure.status, body, extra), keep=keep)
 
-    def _write_answer(self, head: RequestHead, status: int, body: bytes, *, keep: bool, extra: bytes = b"") -> None:
-        connection = connection_line(keep=keep, minor=head.minor)
-        self.transport.write(
-            answer_bytes(
-                status, body, date=http_date(), extra=extra, connection=connection, head_only=head.method == b"HEAD"
-            )
+    def _write(self, head: RequestHead, answer: OwnAnswer, *, keep: bool) -> None:
+        head_only, line = head.method == b"HEAD", connection_line(keep=keep, minor=head.minor)
+        data = answer_bytes(
+            answer.status, answer.body, date=http_date(), extra=answer.extra, connection=line, head_only=head_only
         )
+        self.transport.write(data)
 
     def exchange_ended(self, *, keep: bool, request_ended: bool) -> None:
         """The present request has its answer: on to the next, or the end of the connection."""
@@ -258,8 +253,9 @@ class ClientConnection(asyncio.Protocol):
         if reader.held and reader.state == HEAD:
             self._head_begun()
 
-    def cut(self, *, abruptly: bool) -> None:
-        """Ends the connection under an unfinished answer. abruptly: only a reset can tell the client (HTTP/1.0)."""
+    def cut(self, *, abruptly: bool, last_words: float = LINGER) -> None:
+        """Ends the connection under an unfinished answer, or a tunnel. abruptly: only a reset can tell the client
+        (HTTP/1.0). last_words: seconds for what is written already to be taken."""
         self._exchange = None
         self._tunnel = None
         if abruptly:
@@ -268,16 +264,10 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
             return
         self.transport.close()
-        if self.transport.get_write_buffer_size():  # a client that has stopped reading must not keep us
+        if self.owes:  # a client that has stopped reading must not keep us
             self._lingering = True
             now = monotonic()
-            self._arm(now + LINGER, now)
-
-    def tunnel_ended(self) -> None:
-        """Both sides of an upgraded connection are done; what the app said last is still delivered."""
-        self._exchange = None
-        self._tunnel = None
-        self.transport.close()
+            self._arm(now + last_words, now)
 
     def tunnel(self, tunnel: Tunnel) -> None:
         """The connection was upgraded; bytes that came early go first."""
@@ -299,47 +289,38 @@ class ClientConnection(asyncio.Protocol):
 
     # -- what is answered here
 
-    def _probe(self, head: RequestHead, health: bool) -> None:
+    def _probe(self, head: RequestHead, kind: Kind) -> None:
         plane = self._plane
         keep = head.keep_alive and not plane.closing and head.body == 0
-        if plane.drain.draining:
-            self._done_here(head, SHUTTING_DOWN.status, b"shutting down\n", keep, _NOSNIFF)  # QP-107
-        elif not health:
-            echo, wrong = network_verdict(head.special)
-            if wrong is None:
-                self._done_here(head, 200, b"", keep, b"K-Network-Hash: " + echo + b"\r\n")
-            else:
-                self._done_here(head, 400, wrong + b"\n", keep, _NOSNIFF)
-        elif wrong := health_verdict(head.special):
-            self._done_here(head, 400, wrong + b"\n", keep, _NOSNIFF)
+        answer = probe_answer(kind, head.special, plane.drain.draining)
+        if answer is not None:
+            self._done_here(head, answer, keep=keep)
         else:
             self._probing = True
-            plane.health.check(lambda ready: self._probed(head, ready, keep))
+            plane.health.check(lambda ready: self._probed(head, health_answer(ready), keep))
 
-    def _probed(self, head: RequestHead, ready: bool, keep: bool) -> None:
+    def _probed(self, head: RequestHead, answer: OwnAnswer, keep: bool) -> None:
         self._probing = False
         if self._lingering or self.transport.is_closing():
             return  # gone, or refused meanwhile because the rest of the message was not HTTP
-        self._done_here(head, 200 if ready else 503, b"queue" if ready else b"", keep)  # QP-101, QP-102
+        self._done_here(head, answer, keep=keep)
         if not self._feeding and keep:
             self._resume(_BACKLOG)
             self._next()
 
     def _answer_oddity(self, head: RequestHead) -> None:
         """What Go's server answers before any handler: `OPTIONS *` (QP-055) and unknown expectations."""
-        if head.target == b"*":
-            self._done_here(head, 200, b"", head.keep_alive and head.body == 0)
-        else:
-            self._done_here(head, 417, b"", keep=False)
+        star = head.target == b"*"
+        keep = star and head.keep_alive and head.body == 0
+        self._done_here(head, OwnAnswer(200 if star else 417, b""), keep=keep)
 
-    def _done_here(self, head: RequestHead, status: int, body: bytes, keep: bool, extra: bytes = b"") -> None:
-        self._write_answer(head, status, body, keep=keep, extra=extra)
-        if not keep:
-            if head.body:
-                self._linger()
-            else:
-                self.transport.close()
-                self._lingering = True
+    def _done_here(self, head: RequestHead, answer: OwnAnswer, *, keep: bool) -> None:
+        self._write(head, answer, keep=keep)
+        if not keep and head.body:
+            self._linger()
+        elif not keep:
+            self.transport.close()
+            self._lingering = True
 
     def _refuse(self, bad: BadMessage) -> None:
         """A message that is not HTTP (QP-053): Go's answer, byte for byte, then the end; counted, never logged."""
@@ -347,17 +328,13 @@ class ClientConnection(asyncio.Protocol):
         self._reading_over()
         exchange = self._exchange
         if exchange is not None:
-            exchange.fail_body(malformed_body(bad.reason))
+            exchange.head.keep_alive = False  # where its next message would begin is unknown
+            exchange.broken(malformed_body(bad.reason))
             return
         if self._discard >= 0:
             self.transport.close()  # its request was answered; only the rest of its body is broken
             return
-        phrase = status_line(bad.status)[len(b"HTTP/1.1 ") : -2]
-        line = phrase if bad.reason.encode() in phrase or bad.status == 501 else phrase[:3] + b" " + bad.reason.encode()
-        body = b"Unsupported transfer encoding" if bad.status == 501 else line
-        self.transport.write(
-            b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + body
-        )
+        self.transport.write(refusal_bytes(bad.status, bad.reason))
         self._linger()
 
     # -- time
@@ -392,6 +369,7 @@ class ClientConnection(asyncio.Protocol):
         self._paused_by = 0
         self.transport.resume_reading()
         now = monotonic()
+        self._linger_by = now + LAST_WORDS
         self._arm(now + LINGER, now)
 
     def _arm(self, at: float, now: float) -> None:
@@ -404,12 +382,12 @@ class ClientConnection(asyncio.Protocol):
         self._timer = None
         now = monotonic()
         if self._lingering:
-            if self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            if self.owes and not self.transport.is_closing() and now < self._linger_by:
                 self._arm(now + LINGER, now)  # still taking our answer
             else:
                 self.transport.abort()
         elif self._exchange is not None:
-            at, which = self._exchange.due()
+            at, which = due(self._plane.timeouts, self._exchange.began_at, self._exchange.wrote_at)
             if at <= now:
                 self._exchange.timed_out(which)
             else:

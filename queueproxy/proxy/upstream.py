@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from queueproxy.clock import monotonic
 from queueproxy.codec.response import BadResponse, ResponseReader
-from queueproxy.errors import Failure, dial_failed, dial_timed_out, upstream_lost
+from queueproxy.errors import Failure, dial_failed, dial_timed_out, malformed_response, upstream_lost
 from queueproxy.net.dial import DialError, DialTimeout, dial
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             rest = self.reader.feed(data)
         except BadResponse as error:
-            exchange.broken(str(error))
+            exchange.broken(malformed_response(str(error)))
             return
         exchange.flush()
         if rest and exchange.tunnel is not None:
