@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The tests that need a command skip loudly without it. command:package
-TOOLS := ip:iproute2 node:nodejs
-NICE_TOOLS := wrk:wrk curl:curl
+TOOLS := ip:iproute2 node:nodejs curl:curl nginx:nginx haproxy:haproxy
+NICE_TOOLS := wrk:wrk slowhttptest:slowhttptest
 PYTEST := $(BIN)/python -m pytest
 TWO_CORES := -n 2 --dist loadgroup
 
@@ -89,11 +89,12 @@ $(BIN)/python:
 tools: $(VENV)/.tools
 
 $(VENV)/.tools: Makefile | $(BIN)/python
-	@missing() { for tool in $$*; do command -v "$${tool%%:*}" >/dev/null || echo "$${tool##*:}"; done; }
+	@PATH=$$PATH:/usr/sbin  # where Debian keeps servers, and not everybody's PATH
+	missing() { for tool in $$*; do command -v "$${tool%%:*}" >/dev/null || echo "$${tool##*:}"; done; }
 	need=$$(missing $(TOOLS)); nice=$$(missing $(NICE_TOOLS))
 	if [ -n "$$need$$nice" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	  echo "installing" $$need $$nice
-	  export DEBIAN_FRONTEND=noninteractive
+	  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1  # installed for the tests, not to be started as services
 	  apt-get -q update >/dev/null || true
 	  [ -z "$$need" ] || apt-get -qy install --no-install-recommends $$need >/dev/null || true
 	  for package in $$nice; do apt-get -qy install --no-install-recommends $$package >/dev/null || true; done

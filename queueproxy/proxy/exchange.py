@@ -122,7 +122,7 @@ class Exchange:
     def awake(self) -> None:
         """The kernel has confirmed that the app runs (FZ-033): lease a connection."""
         pool = self.plane.pool
-        upstream = pool.take(certain=True)  # bytes that came unasked must not become the answer to this request
+        upstream = pool.take()
         if upstream is not None:
             self._reused = True
             self.connected(upstream)

@@ -130,16 +130,17 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool {self.host}:{self.port} idle={len(self._idle)} dialling={len(self._dials)}>"
 
-    def take(self, *, certain: bool) -> UpstreamConnection | None:
+    def take(self) -> UpstreamConnection | None:
         """The most recently used idle connection, None when one must be dialled.
 
-        certain: ask the kernel whether the connection still lives and is silent.
+        Asks the kernel whether it still lives and is silent: bytes that came unasked in this turn of the loop must not
+        become the answer to somebody else's request. 3 us per request, measured; a test shows what happens without.
         """
         while self._idle:
             connection = self._idle.pop()
             if connection.closed:
                 continue
-            if certain and connection.is_stale():
+            if connection.is_stale():
                 connection.drop()
                 continue
             return connection

@@ -192,7 +192,7 @@ def eof_after_the_answer(wires: Wires, client: ClientWire) -> None:
     app = sent(wires, client)
     app.says(ANSWER)
     app.ends()
-    assert client.got() == ANSWER and client.open and wires.pool.take(certain=False) is None
+    assert client.got() == ANSWER and client.open and wires.pool.take() is None
 
 
 def malformed_answer(wires: Wires, client: ClientWire) -> None:
@@ -571,7 +571,7 @@ def test_an_answer_may_begin_before_the_upload_has_ended() -> None:
         app.says(b"3\r\nLLO\r\n0\r\n\r\n")
         assert client.got() == b"3\r\nLLO\r\n0\r\n\r\n" and client.open
         wires.at_rest()
-        assert wires.pool.take(certain=False) is app.protocol
+        assert wires.pool.take() is app.protocol
 
 
 # === Timeouts. ===

@@ -18,7 +18,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 def test_the_most_recently_used_is_taken_first() -> None:
     with Wires() as wires:
         apps = [wires.pooled() for _ in range(3)]
-        assert [wires.pool.take(certain=False) for _ in range(4)] == [*(app.protocol for app in reversed(apps)), None]
+        assert [wires.pool.take() for _ in range(4)] == [*(app.protocol for app in reversed(apps)), None]
 
 
 @pytest.mark.qp("QP-203")
@@ -26,7 +26,7 @@ def test_beyond_the_limit_the_longest_idle_is_dropped() -> None:
     with Wires(pool=2) as wires:
         apps = [wires.pooled() for _ in range(3)]
         assert [app.transport.aborted for app in apps] == [True, False, False]
-        assert [wires.pool.take(certain=False) for _ in range(3)] == [apps[2].protocol, apps[1].protocol, None]
+        assert [wires.pool.take() for _ in range(3)] == [apps[2].protocol, apps[1].protocol, None]
 
 
 @pytest.mark.qp("QP-203")
@@ -64,21 +64,18 @@ def test_an_idle_connection_that_speaks_or_ends_is_not_used_again(end: str) -> N
         app = wires.pooled()
         app.says(HELLO) if end == "says" else getattr(app, end)()
         assert app.transport.lost
-        assert wires.pool.take(certain=False) is None
+        assert wires.pool.take() is None
 
 
 @pytest.mark.qp("QP-202")
-def test_staleness_is_looked_for_only_when_it_must_be_certain() -> None:
+def test_the_kernel_is_asked_before_a_connection_is_lent() -> None:
     with Wires() as wires:
+        fine = wires.pooled()
         stale = wires.pooled()
         stale.transport.make_stale()
-        assert stale.protocol.is_stale()
-        assert wires.pool.take(certain=False) is stale.protocol
-        wires.pool.give_back(stale.protocol, wires.clock.now)
-        fine = wires.pooled()
-        assert not fine.protocol.is_stale()
-        assert wires.pool.take(certain=True) is fine.protocol
-        assert wires.pool.take(certain=True) is None and stale.transport.aborted
+        assert stale.protocol.is_stale() and not fine.protocol.is_stale()
+        assert wires.pool.take() is fine.protocol and stale.transport.aborted
+        assert wires.pool.take() is None
 
 
 @pytest.mark.fz("FZ-030")
@@ -97,7 +94,7 @@ def test_a_dial_that_outlived_its_request_does_not_fill_the_pool_of_a_sleeping_a
         client.leaves()
         wires.put_to_sleep()
         app = wires.dialled()
-        assert app.transport.aborted and wires.pool.take(certain=False) is None
+        assert app.transport.aborted and wires.pool.take() is None
 
 
 def test_a_dial_that_outlived_its_request_is_kept_while_the_app_runs() -> None:
@@ -106,7 +103,7 @@ def test_a_dial_that_outlived_its_request_is_kept_while_the_app_runs() -> None:
         client.says(GET)
         client.leaves()
         app = wires.dialled()
-        assert wires.pool.take(certain=False) is app.protocol
+        assert wires.pool.take() is app.protocol
 
 
 @pytest.mark.qp("QP-203", "QP-084")
@@ -126,7 +123,7 @@ def test_a_connection_that_may_not_be_used_again_is_dropped(answer: bytes) -> No
         client.says(GET)
         app = wires.dialled()
         app.says(answer)
-        assert app.transport.is_closing() and wires.pool.take(certain=False) is None and client.open
+        assert app.transport.is_closing() and wires.pool.take() is None and client.open
         wires.at_rest()
 
 
@@ -177,7 +174,7 @@ def test_a_real_connection_knows_that_it_is_stale_before_the_loop_says_so(run: R
                 await asyncio.sleep(0.001)
             assert connection.is_stale() and not connection.closed
             pool.give_back(connection, loop.time())
-            assert pool.take(certain=True) is None and connection.closed
+            assert pool.take() is None and connection.closed
             pool.close()
 
     run(main())

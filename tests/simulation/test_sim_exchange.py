@@ -411,7 +411,8 @@ class RequestPath(RuleBasedStateMachine):
         else:
             raise AssertionError("never comes to rest")
         for client in self.clients:
-            assert client.transport.over or client.raw_at is not None or not client.owed, f"no answer: {client!r}"
+            answered = client.transport.over or client.raw_at is not None or not client.owed
+            assert answered, f"no answer: {client!r} {client.connection!r} {self.apps} {wires.pool!r} {wires.gate!r}"
 
     def end_all(self) -> None:
         wires = self.of_world()
