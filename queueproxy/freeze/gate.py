@@ -17,6 +17,10 @@ from queueproxy.freeze.policy import DROP_POOL, OPEN, Ask, Effects, IdlePolicy, 
 
 __all__ = ["Gate", "Mechanism", "Observer", "Waiter"]
 
+# Seconds. Long enough for the request that woke the app to be dialled and sent first: a status line costs as much as
+# the thaw itself.
+TELL_AFTER = 0.002
+
 Answered = Callable[[int, Rung | None, str], None]
 Looked = Callable[[int, str | None], None]
 
@@ -39,8 +43,8 @@ class Waiter(Protocol):
 
 
 class Observer(Protocol):
-    """Told what happened, for metrics, status lines and logs: in order, in the loop's next turn, so that no request
-    waits for a log line."""
+    """Told what happened, for metrics, status lines and logs: in order and a moment later, so that no request waits
+    for a log line."""
 
     def moved(self, moved: Moved, now: float) -> None: ...
     def asked(self, ask: Ask, now: float) -> None: ...
@@ -53,7 +57,7 @@ class Gate:
 
     __slots__ = (
         "_arrived", "_ask", "_asked_at", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_news",
-        "_observers", "_refusal", "_timer", "_waiters", "is_open", "policy",
+        "_observers", "_refusal", "_telling", "_timer", "_waiters", "is_open", "policy",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +77,7 @@ class Gate:
         self._look = look
         self._observers = tuple(observers)
         self._news: list[tuple[str, tuple[object, ...]]] = []
+        self._telling: asyncio.TimerHandle | None = None
         self._waiters: dict[Waiter, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: str | None = None
@@ -250,11 +255,14 @@ class Gate:
 
     def _note(self, what: str, *facts: object) -> None:
         if self._observers:
-            if not self._news:
-                self._loop.call_soon(self._tell)
+            if self._telling is None:
+                self._telling = self._loop.call_later(TELL_AFTER, self._tell)
             self._news.append((what, facts))
 
     def _tell(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
         news, self._news = self._news, []
         for what, facts in news:
             for observer in self._observers:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from queueproxy.errors import Failure
-from queueproxy.freeze.gate import Gate
+from queueproxy.freeze.gate import TELL_AFTER, Gate
 from queueproxy.freeze.policy import Ask, IdlePolicy, IdleSettings, Look, Moved, Rung, State
 from tests.support.wires import Clock, Loop, Mechanism
 
@@ -84,6 +84,10 @@ class Stage:
             self.gate.wait(waiting)
         return waiting
 
+    def hear(self) -> None:
+        """Lets the observers be told."""
+        self.loop.advance(TELL_AFTER)
+
     def sleep(self) -> None:
         self.gate.ready()
         self.loop.advance(2.0)
@@ -119,6 +123,7 @@ def test_an_idle_app_is_frozen_by_the_one_timer_and_its_pool_dropped_first(stage
     assert it.mechanism.asked == [] and it.gate.is_open
     it.loop.advance(0.001)
     assert it.mechanism.asked == [(Rung.FROZEN, 1)] and it.dropped == 1 and not it.gate.is_open
+    it.hear()
     assert it.watch.moves == [(State.GRACE, State.FROZEN)]
 
 
@@ -165,6 +170,7 @@ def test_all_waiters_are_released_together_by_one_confirmed_thaw(stage: Make, si
         it.mechanism.answer()
         assert [w.told for w in waiters] == [["awake"]] * 5
         it.loop.settle()  # observers hear of it in the next turn
+        it.hear()
         assert it.watch.waits == [pytest.approx(0.1)] * 5 and it.watch.answers[-1][1] == pytest.approx(0.1)
     else:
         assert it.gate.waiting == 0, "open before anybody had to wait"
@@ -237,6 +243,7 @@ def test_a_freeze_that_fails_leaves_the_app_running(stage: Make) -> None:
     it.mechanism.fails = True
     it.gate.ready()
     it.loop.advance(1.0)
+    it.hear()
     assert it.watch.answers[0][0] is None
     it.mechanism.fails = False
     it.loop.advance(0.3)
@@ -254,6 +261,7 @@ def test_shadow_decides_and_counts_but_never_calls_the_mechanism_nor_closes(stag
         it.gate.left(it.clock())
     it.loop.settle()
     assert it.mechanism.asked == [] and it.dropped == 0
+    it.hear()
     assert it.watch.asks == [Rung.FROZEN, Rung.RUNNING] * 3
 
 
@@ -268,6 +276,7 @@ def test_without_rungs_nothing_is_ever_asked_nor_armed(stage: Make) -> None:
         it.gate.read(it.clock())
     it.gate.touched("knock")
     it.gate.terminate()
+    it.hear()
     assert it.loop.timers == 0 and it.gate.is_open and it.watch.asks == []
 
 
@@ -359,6 +368,7 @@ def test_close_refuses_who_waits_and_leaves_no_timer(stage: Make) -> None:
     it.sleep()
     it.mechanism.silent = True
     waiting = it.arrives()
+    it.hear()
     assert it.loop.timers == 1
     it.gate.close()
     assert isinstance(waiting.told[0], Failure) and it.loop.timers == 0 and it.gate.waiting == 0
