@@ -273,8 +273,10 @@ def script(tag: bytes, shape: str, size: int, *, head_only: bool) -> Script:
         return Script(line + fields + b"Transfer-Encoding: chunked\r\n\r\n" + coded, body)
     if shape == "other framing":
         return Script(line + fields + length + b"Transfer-Encoding: chunked\r\n\r\n" + coded, body, dirty=True)
+    if shape == "until eof" and head_only:
+        return Script(line + fields + b"\r\n")
     if shape == "until eof":
-        return Script(line + fields + b"\r\n" + shown, body, ends=True, dirty=True, by_end=not head_only)
+        return Script(line + fields + b"\r\n" + shown, body, ends=True, dirty=True, by_end=True)
     if shape == "interim":
         early = b"HTTP/1.1 103 Early Hints\r\nX-Tag: " + tag + b"\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
         return Script(early + line + sized, body)
@@ -410,4 +412,5 @@ class App:
         if error is not None:
             self.transport.lose(error)
         else:
+            self.transport.make_stale()  # the kernel shows the end at once, `connection_lost` comes a turn later
             self.transport.deliver_eof()

@@ -397,13 +397,18 @@ class RequestPath(RuleBasedStateMachine):
                     app.end()
                 elif app.transport.hears and app.tag is not None and app.answering is None and not app.raw:
                     app.answer(script(app.tag, "sized", 9, head_only=app.head_only))
-                if app.transport.hears and not app.raw:
+                if app.transport.hears and (not app.raw or app.outbox):
                     self.hear(app, 4)
+                elif app.transport.hears:
+                    app.end()  # a tunnel holds its slot for as long as it lasts
             for client in self.clients:
                 if self.may_go_on(client):
                     client.goes_on()
                 if client.outbox and client.transport.hears:
                     client.deliver(4)
+                elif client.transport.hears and client.transport.eof and client.raw_at is not None:
+                    client.transport.said_all = True
+                    client.transport.deliver_eof()
             wires.loop.settle()
             self.check()
             if self.progress() == before:
