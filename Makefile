@@ -15,7 +15,7 @@ NICE_TOOLS := wrk:wrk slowhttptest:slowhttptest
 PYTEST := $(BIN)/python -m pytest
 TWO_CORES := -n 2 --dist loadgroup
 
-.PHONY: help demo demo-serve test test-fast test-long lint bench coverage-doc clean tools
+.PHONY: help demo demo-serve test test-fast test-long lint bench fuzz coverage-doc clean tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,15 @@ lint: $(VENV)/.test ## style, types, who may import whom
 
 bench: $(VENV)/.run ## figures of this machine
 	@$(BIN)/queueproxy bench
+
+SECONDS ?= 60
+fuzz: $(VENV)/.test ## fuzz each codec target for SECONDS (60)
+	@$(BIN)/python -m pip install -q --config-settings editable_mode=compat -e '.[test,fuzz]'
+	mkdir -p .fuzz/{request,response,chunked}
+	for target in request response chunked; do
+	  $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) -max_len=400 -artifact_prefix=.fuzz/$$target- \
+	    .fuzz/$$target tests/fuzz/corpus/$$target
+	done
 
 coverage-doc: $(VENV)/.run ## rewrite docs/contract-coverage.md from the marks on the tests
 	@$(BIN)/python -m tests.contract_coverage

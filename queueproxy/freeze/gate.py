@@ -56,7 +56,7 @@ class Gate:
     """drop_pool: closes idle connections to the app. look: searches for a reason not to sleep; None finds nothing."""
 
     __slots__ = (
-        "_arrived", "_ask", "_asked_at", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_news",
+        "_arrived", "_ask", "_asked_at", "_depth", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_news",
         "_observers", "_refusal", "_telling", "_timer", "_waiters", "is_open", "policy",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class Gate:
         self._waiters: dict[Waiter, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: str | None = None
+        self._depth = 0
         self.is_open = policy.is_open  # a request may be forwarded now; an attribute, read for every request
         self._ask: Ask | None = None
         self._asked_at = 0.0
@@ -194,20 +195,24 @@ class Gate:
     def _run(self, effects: Effects) -> None:
         """In order; what can be answered comes last, so an answer before `ask` returns is only a nested call."""
         self.is_open = self.policy.is_open and self._refusal is None
-        for effect in effects:
-            if isinstance(effect, Moved):
-                self._note("moved", effect, monotonic())
-            elif isinstance(effect, Ask):
-                self._put(effect)
-            elif effect is OPEN:
-                self._release(lambda waiter: waiter.awake())
-            elif effect is DROP_POOL:
-                self._drop_pool()
-            elif isinstance(effect, Look):
-                self._search(effect)
-            elif isinstance(effect, Refuse):
-                failure = not_awake(f"the app could not be woken: {effect.detail}")
-                self._release(lambda waiter, failure=failure: waiter.refused(failure))  # type: ignore[misc]
+        self._depth += 1
+        try:
+            for effect in effects:
+                if isinstance(effect, Moved):
+                    self._note("moved", effect, monotonic())
+                elif isinstance(effect, Ask):
+                    self._put(effect)
+                elif effect is OPEN:
+                    self._release(lambda waiter: waiter.awake())
+                elif effect is DROP_POOL:
+                    self._drop_pool()
+                elif isinstance(effect, Look):
+                    self._search(effect)
+                elif isinstance(effect, Refuse):
+                    failure = not_awake(f"the app could not be woken: {effect.detail}")
+                    self._release(lambda waiter, failure=failure: waiter.refused(failure))  # type: ignore[misc]
+        finally:
+            self._depth -= 1
         self._rearm()
 
     def _put(self, ask: Ask) -> None:
@@ -269,6 +274,8 @@ class Gate:
                 getattr(observer, what)(*facts)
 
     def _rearm(self) -> None:
+        if self._depth:
+            return  # an answer came while its question was being put: the outermost call sets the timer, once
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

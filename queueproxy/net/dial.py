@@ -52,7 +52,7 @@ async def dial(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)  # before the handshake, which announces it
             if await _connected(loop, sock, (host, port), timeout * random.uniform(1 - JITTER, 1 + JITTER)):
                 transport, _ = await loop.create_connection(protocol, sock=sock)
-                _keep_alive(transport)
+                loop.call_soon(_keep_alive, sock)  # after the request that waits for this connection has been sent
                 return transport
         except OSError as error:
             sock.close()
@@ -101,11 +101,10 @@ def _is_settled(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _keep_alive(transport: asyncio.Transport) -> None:
-    sock = transport.get_extra_info("socket")
+def _keep_alive(sock: socket.socket) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE)
     except OSError:
-        pass  # the peer is gone already; the first write will tell
+        pass  # the connection is gone already; its user has been told
