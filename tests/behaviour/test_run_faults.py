@@ -72,7 +72,7 @@ def test_throttle_mode_leaves_it_a_hundredth_and_lifts_that_for_a_request(way: s
         run.ready()
         run.asleep(1, rung="throttled")
         assert run.get()[0] == 200
-        assert run.states("running")
+        run.until(lambda: run.states("running"))
         run.asleep(2, rung="throttled")
         run.process.send_signal(signal.SIGTERM)
         assert run.ended() == 0
@@ -404,7 +404,9 @@ def test_without_its_guardian_a_run_stays_awake(way: str) -> None:
         run.ready()
         run.asleep()
         os.kill(guardian_of(run), signal.SIGKILL)
-        assert "the guardian was killed by SIGKILL" in run.event("problem")["message"]
+        run.until(
+            lambda: [e for e in run.events if e["event"] == "problem" and "was killed by SIGKILL" in e["message"]]
+        )
         run.event("state", to="running")
         assert run.get()[0] == 200
         assert run.states()[-1]["to"] == "running"

@@ -12,6 +12,10 @@ from queueproxy.bench.subject import StartError
 from queueproxy.bench.wake import Sleeper, measure_wakes
 
 
+# A run mends what older ones left, so those who make orphans on purpose must not meet one by chance.
+pytestmark = pytest.mark.xdist_group("runs")
+
+
 def free_ports(count: int) -> list[int]:
     taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     numbers = [int(each.getsockname()[1]) for each in taken]
