@@ -11,7 +11,6 @@ from queueproxy.bench.figures import Measure
 from queueproxy.bench.subject import StartError
 from queueproxy.bench.wake import Sleeper, measure_wakes
 
-
 # A run mends what older ones left, so those who make orphans on purpose must not meet one by chance.
 pytestmark = pytest.mark.xdist_group("runs")
 
