@@ -213,6 +213,9 @@ class _Run:
     ) -> int:
         from queueproxy.local.freezer import LocalFreezer
         from queueproxy.local.serving import Serving
+        from queueproxy.net.descriptors import raise_limit
+
+        raise_limit()  # ours only: the app was started with what the shell gave
 
         stoppable: Freezer | SessionStopper = SessionStopper(child.pid)
         throttle = None
