@@ -352,8 +352,8 @@ def test_sigkill_of_us_while_it_sleeps_leaves_nothing_frozen_and_nothing_behind(
         assert run.left_behind() == []
 
 
-# Under signals one run in a hundred or so, beside the whole suite, finds its stopped app continued and ended by a signal
-# that neither we nor thaw-all sent; until its sender is known that way is proven in the long runs only.
+# Under signals, and beside the whole suite, the stopped app was once found continued and ended by a signal that neither
+# we nor thaw-all sent; until its sender is known, that way is proven in the long runs only.
 ORPHANS = pytest.mark.parametrize("way", [*WAYS[:2], pytest.param("signal", marks=pytest.mark.long)])
 
 
