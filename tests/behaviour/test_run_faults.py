@@ -353,11 +353,7 @@ def test_sigkill_of_us_while_it_sleeps_leaves_nothing_frozen_and_nothing_behind(
 
 
 # Beside the whole suite an orphaned app is sometimes found continued and ended by a signal that neither we nor thaw-all
-# sent. Until its sender is known, the test that needs the app to live on runs with the long ones; the next start's
-# mending is proven here for cgroups.
-ORPHANS = pytest.mark.parametrize("way", [*WAYS[:2], pytest.param("signal", marks=pytest.mark.long)])
-
-
+# sent. Until its sender is known, the tests that need the app to live on run with the long ones.
 @pytest.fixture
 def orphaned(way: str) -> Iterator[tuple[LocalRun, int]]:
     """A run killed together with its guardian while the app slept: the worst the kernel does not tell anybody."""
@@ -395,7 +391,7 @@ def test_thaw_all_mends_what_even_the_guardian_could_not(orphaned: tuple[LocalRu
     assert run.left_behind() == []
 
 
-@ORPHANS
+@pytest.mark.long
 def test_the_next_start_mends_it_as_well(orphaned: tuple[LocalRun, int]) -> None:
     run, app = orphaned
     ticks = len(run.ticks())
