@@ -90,6 +90,7 @@ class _Run:
             journal = self._open_journal()
             self._mend_older_runs()
             guardian = self._fork_guardian(journal)
+            self._record = self._record.with_(guardian=guardian.pid)
 
             from queueproxy.app import new_loop  # after the fork: the guardian carries none of it
 
@@ -98,7 +99,7 @@ class _Run:
             found = self._find_place(journal)
             app_port = self._settings.app_port or free_port()
             child = self._start_app(loop, found, app_port)
-            self._record = self._record.with_(app=child.identity, guardian=guardian.pid)
+            self._record = self._record.with_(app=child.identity)
             journal.write(self._record)
             return self._serve(loop, sock, child, app_port, found, guardian)
 
@@ -194,6 +195,7 @@ class _Run:
             "started",
             f"started {self._settings.command[0]} (pid {child.pid}) with PORT={app_port}",
             pid=child.pid,
+            guardian=self._record.guardian,
             app_port=app_port,
             mechanism=self._record.mechanism,
             cgroup=self._record.freezer,

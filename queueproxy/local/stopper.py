@@ -80,8 +80,14 @@ class SessionStopper:
 
     def push(self, freeze: bool, first: bool) -> None:
         for stat in self._living if first and not self._stopped else self._look(freeze):
-            if (stat.state == procfs.STOPPED) is not freeze and _who(stat) not in self._foreign:
-                _send(stat.pid, signal.SIGSTOP if freeze else signal.SIGCONT)
+            if _who(stat) in self._foreign:
+                continue
+            if not freeze:
+                # To those not yet stopped as well: a SIGSTOP of ours may still be on its way to a process on another
+                # CPU, which would stop after a look that found it running. SIGCONT takes a pending stop back.
+                _send(stat.pid, signal.SIGCONT)
+            elif stat.state != procfs.STOPPED:
+                _send(stat.pid, signal.SIGSTOP)
 
     def settled(self, freeze: bool) -> tuple[Outcome, str]:
         living = self._look(freeze)

@@ -1,6 +1,8 @@
 """SIGSTOP and SIGCONT as a freezer, on real processes."""
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -8,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from queueproxy.freeze.node.cgroup import run
+from queueproxy.freeze.node.cgroup import open_freezer, run
 from queueproxy.freeze.node.transition import Outcome
-from queueproxy.local import procfs
+from queueproxy.local import placement, procfs
 from queueproxy.local.stopper import SessionStopper
 
 # A first process with two children of the same session, each writing to one pipe for ever: output means somebody runs.
@@ -110,6 +112,36 @@ def test_a_thaw_supersedes_a_stop_half_way(babblers: subprocess.Popen[bytes]) ->
     half.abandon()
     assert run(stopper.thaw()) is Outcome.THAWED
     assert all(stat.state != "T" for stat in procfs.in_session(babblers.pid))
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED: holding a stop signal back needs a cgroup, which needs root")
+@pytest.mark.fz("FZ-039")
+def test_a_thaw_takes_back_a_stop_that_has_not_reached_its_process_yet(babblers: subprocess.Popen[bytes]) -> None:
+    """Frozen by a cgroup, a process cannot act on SIGSTOP: the same as one that is busy on another CPU, only longer."""
+    mounts, _ = placement.read_hierarchy()
+    assert mounts.v2 is not None
+    held = f"{mounts.v2}/queueproxy-stop-{os.urandom(4).hex()}"
+    os.mkdir(held)
+    stopper = SessionStopper(babblers.pid)
+    try:
+        for pid in stopper.pids():
+            with open(f"{held}/cgroup.procs", "w", encoding="ascii") as file:
+                file.write(str(pid))
+        with contextlib.closing(open_freezer(held)) as freezer:
+            assert run(freezer.freeze()) is Outcome.FROZEN
+            half = stopper.freeze()
+            assert half.step(0.0) is not None, "the stop was confirmed: nothing held it back"
+            half.abandon()
+            assert run(stopper.thaw()) is Outcome.THAWED
+            assert run(freezer.thaw()) is Outcome.THAWED
+        drained(babblers)
+        assert select.select([babblers.stdout], [], [], 5)[0], "all of them stopped after the thaw was confirmed"
+        assert all(stat.state != "T" for stat in procfs.in_session(babblers.pid))
+    finally:
+        stopper.kill()
+        babblers.wait()
+        assert placement.remove_cgroup(held)
 
 
 def test_kill_reaches_stopped_processes(babblers: subprocess.Popen[bytes]) -> None:

@@ -19,10 +19,26 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+# Blocked and waited for, where a handler would not learn who sent it.
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def sender(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+            return f"{pid} ({file.read().strip()})"
+    except OSError:
+        return f"{pid} (gone)"
+
+
 def tick() -> None:
     while True:
         say(f"tick {time.monotonic():.6f}")
-        time.sleep(0.02)
+        told = signal.sigtimedwait(ENDING, 0.02)
+        if told is not None:
+            name = signal.Signals(told.si_signo).name
+            say(f"terminated {time.monotonic():.6f} by {name} from {sender(told.si_pid)}")
+            os._exit(0)
 
 
 class App(BaseHTTPRequestHandler):
@@ -46,15 +62,10 @@ class App(BaseHTTPRequestHandler):
         pass
 
 
-def on_term(*_: object) -> None:
-    say(f"terminated {time.monotonic():.6f}")
-    os._exit(0)
-
-
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if ROLE == "stubborn" else on_term)
-    signal.signal(signal.SIGINT, on_term)
-    signal.signal(signal.SIGHUP, on_term)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    if ROLE == "stubborn":
+        ENDING.discard(signal.SIGTERM)
     signal.signal(signal.SIGUSR1, lambda *_: say(f"usr1 {time.monotonic():.6f}"))
     if ROLE == "family" and os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -64,8 +75,7 @@ def main() -> None:
         server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    # The main thread ticks: it is the one that runs signal handlers, and one that sleeps in pause() may miss a signal
-    # which the kernel gave to another thread.
+    # The main thread ticks: it is the one that runs signal handlers (SIGUSR1 here).
     tick()
 
 
