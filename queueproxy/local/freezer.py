@@ -31,6 +31,8 @@ class Stoppable(Protocol):
 
     def thaw(self, *, force: bool = False) -> Transition: ...
 
+    def thaw_at_once(self) -> bool: ...
+
 
 class LocalFreezer:
     """Moves one app between running, throttled and frozen."""
@@ -78,6 +80,13 @@ class LocalFreezer:
         if problem:
             self._answer(None, problem)
             return
+        if rung is Rung.RUNNING:
+            # A request waits for this, and the stepped way costs 0.2 ms more from cold caches.
+            began_at = monotonic()
+            if self._stoppable.thaw_at_once():
+                self.took = monotonic() - began_at
+                self._answer(rung, "")
+                return
         self._transition = self._stoppable.freeze() if rung is Rung.FROZEN else self._stoppable.thaw()
         self._step()
 

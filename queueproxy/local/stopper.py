@@ -39,6 +39,10 @@ class SessionStopper:
     def thaw(self, *, force: bool = False) -> Transition:
         return Transition(self, freeze=False, force=force)
 
+    def thaw_at_once(self) -> bool:
+        """Never: a signal is confirmed by looks."""
+        return False
+
     def usage_usec(self) -> int:
         """CPU time of the session's processes, in steps of a clock tick (10 ms). Those known from the last freeze are
         asked, which costs a read each; a look at the whole machine only when none of them lives."""

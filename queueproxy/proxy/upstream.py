@@ -28,7 +28,7 @@ UNLIMITED_POOL: Final = 1000  # idle connections kept when there is no concurren
 class UpstreamConnection(asyncio.Protocol):
     """One connection to the app. exchange: who is using it, None while idle in the pool."""
 
-    __slots__ = ("_poll", "_pool", "closed", "exchange", "idle_since", "paused", "reader", "transport")
+    __slots__ = ("_poll", "_pool", "closed", "exchange", "idle_since", "on_made", "paused", "reader", "transport")
 
     transport: asyncio.Transport
 
@@ -40,12 +40,16 @@ class UpstreamConnection(asyncio.Protocol):
         self.closed = False
         self.paused = False
         self.idle_since = 0.0
+        self.on_made: Callable[[], None] | None = None  # the request that dialled; called once
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection closed={self.closed} busy={self.exchange is not None} {self.reader!r}>"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self.on_made is not None:
+            made, self.on_made = self.on_made, None
+            made()
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -180,25 +184,31 @@ class Pool:
 
     def dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[Failure], None]) -> None:
         """Opens a connection (contract 3.12). Exactly one of the two is called, later."""
-        task = self._loop.create_task(self._dial(connected, failed))  # kept in _dials: a task nobody holds may vanish
+        connection = UpstreamConnection(self)
+        task = self._loop.create_task(self._dial(connection, failed))  # kept: a task nobody holds may vanish
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
 
-    async def _dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[Failure], None]) -> None:
+        def made() -> None:
+            # Not when the task hears of it: that is two turns of the loop later, and after a thaw a turn costs 40 us.
+            self.opened += 1
+            self._dials.discard(task)  # its request owns the connection from here
+            if connection.is_stale():  # it spoke before it was asked
+                connection.drop()
+                failed(upstream_lost(None))
+            else:
+                connected(connection)
+
+        connection.on_made = made
+
+    async def _dial(self, connection: UpstreamConnection, failed: Callable[[Failure], None]) -> None:
         began_at = monotonic()
-        connection = UpstreamConnection(self)
         try:
             await dial(self._loop, lambda: connection, self.host, self.port)
         except DialTimeout:
             failed(dial_timed_out(self.host, self.port, monotonic() - began_at))
         except DialError as error:
             failed(dial_failed(self.host, self.port, str(error)))
-        else:
-            self.opened += 1
-            if connection.closed:  # it spoke before it was asked
-                failed(upstream_lost(None))
-            else:
-                connected(connection)
 
     def _expire(self) -> None:
         self._timer = None

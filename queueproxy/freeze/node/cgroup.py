@@ -47,6 +47,7 @@ __all__ = [
     "Outcome",
     "Transition",
     "Version",
+    "freezer_of",
     "open_freezer",
     "run",
 ]
@@ -94,6 +95,18 @@ class Freezer(ABC, Subject):
     def thaw(self, *, force: bool = False, deadline_for: float | None = None) -> Transition:
         """Start towards running: only what we froze or adopted, unless forced (thaw-all). Supersedes a freeze."""
         return self._start(Transition(self, freeze=False, deadline_for=deadline_for, force=force))
+
+    def thaw_at_once(self) -> bool:
+        """The wake path: lift a freeze of ours with one write and confirm it with one look. True: it runs. False:
+        anything else, and nothing is certain: take the long way, `thaw`, which repeats the write."""
+        if not self.owned or (self._current is not None and not self._current.is_finished):
+            return False
+        try:
+            confirmed = self._thaw_at_once()
+        except OSError:
+            return False
+        self.owned = not confirmed
+        return confirmed
 
     def adopt(self) -> bool:
         """Declare a freeze found in the kernel ours (a journal says so); False when there is none."""
@@ -235,6 +248,10 @@ class Freezer(ABC, Subject):
         return False
 
     @abstractmethod
+    def _thaw_at_once(self) -> bool:
+        """Write the wish to run, read the effective state."""
+
+    @abstractmethod
     def _look(self) -> _Look | None:
         """Read the freezer files, None when gone."""
 
@@ -253,6 +270,10 @@ class FreezerV2(Freezer):
 
     mechanism = "cgroup2"
     files = (CGROUP_FREEZE, CGROUP_EVENTS)
+
+    def _thaw_at_once(self) -> bool:
+        # The kernel updates the fact before the write returns, so the first look tells (measured: always).
+        return self.cgroup.swap(CGROUP_FREEZE, b"0", CGROUP_EVENTS).endswith(b"frozen 0\n")
 
     def _look(self) -> _Look | None:
         wish = self.cgroup.read(CGROUP_FREEZE)
@@ -293,6 +314,9 @@ class FreezerV1(Freezer):
     mechanism = "cgroup1"
     files = (FREEZER_STATE, FREEZER_SELF, FREEZER_PARENT)
 
+    def _thaw_at_once(self) -> bool:
+        return self.cgroup.swap(FREEZER_STATE, b"THAWED", FREEZER_STATE) == b"THAWED\n"
+
     def _look(self) -> _Look | None:
         state = self.cgroup.read(FREEZER_STATE)
         if state == "THAWED":
@@ -318,15 +342,20 @@ def open_freezer(where: Where, *, require_cgroupfs: bool = True, inode: int | No
     """Hold the cgroup (see `Cgroup.open`) and pick the version by what the kernel offers there."""
     cgroup = Cgroup.open(where, require_cgroupfs=require_cgroupfs, inode=inode)
     try:
-        # A root cgroup has neither file: nobody freezes the whole machine by a wrong path.
-        if cgroup.version is not Version.V1 and cgroup.has(CGROUP_FREEZE):
-            return FreezerV2(cgroup)
-        if cgroup.version is not Version.V2 and cgroup.has(FREEZER_STATE):
-            return FreezerV1(cgroup)
-        raise NotACgroup(f"{cgroup.name!r}: no freezer here")
+        return freezer_of(cgroup)
     except BaseException:
         cgroup.close()
         raise
+
+
+def freezer_of(cgroup: Cgroup) -> Freezer:
+    """The freezer of a cgroup held already. NotACgroup where it has none; the cgroup then stays the caller's."""
+    # A root cgroup has neither file: nobody freezes the whole machine by a wrong path.
+    if cgroup.version is not Version.V1 and cgroup.has(CGROUP_FREEZE):
+        return FreezerV2(cgroup)
+    if cgroup.version is not Version.V2 and cgroup.has(FREEZER_STATE):
+        return FreezerV1(cgroup)
+    raise NotACgroup(f"{cgroup.name!r}: no freezer here")
 
 
 def run(transition: Transition) -> Outcome:

@@ -132,6 +132,15 @@ class Cgroup:
             os.close(fd)
         return True
 
+    def swap(self, written: str, text: bytes, read: str) -> bytes:
+        """Write one kept file, read another: nothing but the two system calls. Raises OSError (ENOENT when one of
+        them is not kept, ENODEV when the cgroup is gone)."""
+        kept = self._kept
+        if written not in kept or read not in kept:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), self.name)
+        os.pwrite(kept[written], text, 0)
+        return os.pread(kept[read], 4096, 0)
+
     def keep(self, *names: str) -> None:
         """Keep these small files open from now on, where they exist: opening is most of the price of a look.
 

@@ -219,6 +219,48 @@ class FreezerContract:
         lab.write(path, self.wish_file, self.on)
         assert run(freezer.thaw()) is Outcome.FOREIGN, "this freeze is not ours"
 
+    @pytest.mark.fz("FZ-033", "FZ-071")
+    def test_a_freeze_of_ours_is_thawed_at_once(self, lab: Lab) -> None:
+        path = lab.make("app")
+        work = lab.run(path, "ticking", 16)
+        freezer = open_freezer(path)
+        for _ in range(3):
+            assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
+            assert freezer.thaw_at_once()
+            assert freezer.observe() == RUNNING
+            assert not freezer.owned
+            work.goes_on()
+
+    @pytest.mark.fz("FZ-075", "FZ-076")
+    def test_nothing_but_a_freeze_of_ours_alone_is_thawed_at_once(self, lab: Lab) -> None:
+        path = lab.make("pod") + "/app"
+        os.mkdir(path)
+        work = lab.run(path, "ticking")
+        freezer = open_freezer(path)
+        assert not freezer.thaw_at_once(), "nothing is frozen: the long way says so"
+        lab.write(path, self.wish_file, self.on)
+        until(lambda: freezer.observe().frozen, "somebody else's freeze")
+        assert not freezer.thaw_at_once(), "not ours"
+        assert freezer.observe().wanted_frozen
+        lab.write(path, self.wish_file, self.off)
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
+        lab.write(f"{lab.root}/pod", self.wish_file, self.on)
+        assert not freezer.thaw_at_once(), "an ancestor holds it"
+        assert run(freezer.thaw()) is Outcome.FOREIGN
+        work.stands_still()
+        lab.write(f"{lab.root}/pod", self.wish_file, self.off)
+        work.goes_on()
+
+    def test_a_freeze_under_way_and_a_removed_cgroup_take_the_long_way(self, lab: Lab) -> None:
+        path = lab.make("app")
+        freezer = open_freezer(path)
+        freezer.freeze()
+        assert not freezer.thaw_at_once()
+        assert run(freezer.freeze(deadline_for=PATIENCE)) is Outcome.FROZEN
+        os.rmdir(path)
+        assert not freezer.thaw_at_once()
+        assert run(freezer.thaw()) is Outcome.GONE
+
     def test_a_removed_cgroup_answers_gone_to_everything(self, lab: Lab) -> None:
         path = lab.make("app")
         freezer = open_freezer(path)
