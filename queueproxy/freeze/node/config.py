@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 from queueproxy.env import ConfigError
 from queueproxy.freeze.annotations import DEFAULTS, PREFIX, PodPolicy, parse, parse_duration
 from queueproxy.freeze.node.inventory import Rules
+from queueproxy.freeze.node.limits import Rate, Rates
 
-__all__ = ["Address", "ConfigError", "Identity", "Leases", "Listen", "NodeConfig", "Rates", "load"]
+__all__ = ["Address", "ConfigError", "Identity", "Leases", "Listen", "NodeConfig", "load"]
 
 _T = TypeVar("_T")
 _PORT: Final = 9696  # where the old daemon was published on each node (design 5)
@@ -66,14 +67,6 @@ class Identity(NamedTuple):
     cache_s: float
 
 
-class Rates(NamedTuple):
-    """Per second, with bursts of twice that: freezes of one pod, calls of one source, reviews of the whole node."""
-
-    pod: float
-    source: float
-    reviews: float
-
-
 class NodeConfig(NamedTuple):
     """One freezer. `kubeconfig` "" means from within the cluster; `rules` has the node's name (T-11)."""
 
@@ -116,9 +109,10 @@ def load(text: str, environ: Mapping[str, str]) -> NodeConfig:
             cache_s=read.seconds("identity.cache", 300.0, 0.0, 300.0),
         ),
         rates=Rates(
-            pod=read.number("rates.pod", 20.0, 0.1, 10_000.0),
-            source=read.number("rates.source", 100.0, 1.0, 100_000.0),
-            reviews=read.number("rates.reviews", 50.0, 1.0, 10_000.0),
+            *(
+                read.rate(f"rates.{name.replace('_', '-')}", rate)
+                for name, rate in zip(Rates._fields, Rates(), strict=True)
+            )
         ),
         kubeconfig=read.path("kubernetes.kubeconfig", ""),
         cgroups=read.path("cgroups.root", "/sys/fs/cgroup"),
@@ -201,8 +195,13 @@ class _Reader:
     def integer(self, name: str, default: int, least: int, most: int) -> int:
         return int(self._within(name, self._checked(name, default, int, "a whole number"), default, least, most))
 
-    def number(self, name: str, default: float, least: float, most: float) -> float:
-        return self._within(name, self._checked(name, default, (int, float), "a number"), default, least, most)
+    def rate(self, name: str, default: Rate) -> Rate:
+        """Calls per second; twice as many at once, which is how the defaults are made too."""
+        per_second = self._checked(name, None, (int, float), "a number")
+        if per_second is None:
+            return default
+        per_second = self._within(name, per_second, default.per_second, 0.1, 1e6)
+        return Rate(per_second, max(1, round(2 * per_second)))
 
     def seconds(self, name: str, default: float, least: float, most: float) -> float:
         seconds = self._parsed(name, default, parse_duration)

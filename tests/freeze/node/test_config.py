@@ -4,6 +4,7 @@ import pytest
 
 from queueproxy.freeze.annotations import DEFAULTS, Liveness, Mode
 from queueproxy.freeze.node.config import Address, ConfigError, Identity, Leases, load
+from queueproxy.freeze.node.limits import Rate, Rates
 
 PLAIN = "[listen]\nplain-http = true\n"
 HERE = {"NODE_NAME": "node-1", "POD_UID": "0-0"}
@@ -21,7 +22,7 @@ def test_the_shortest_file_gives_the_documented_defaults() -> None:
     assert config.listen.sidecars == Address("0.0.0.0", 9696) and config.listen.operators == Address("127.0.0.1", 9697)
     assert (config.listen.connections, config.listen.old_protocol) == (1024, True)
     assert config.defaults == DEFAULTS and config.leases == Leases(60.0, 60.0)
-    assert config.identity == Identity("concurrency-state-hook", True, 300.0)
+    assert config.identity == Identity("concurrency-state-hook", True, 300.0) and config.rates == Rates()
     assert (config.cgroups, config.journal, config.drain_s) == ("/sys/fs/cgroup", "/run/queueproxy-freezer", 10.0)
     assert config.notes == ("listen.plain-http: tokens cross the node unencrypted (T-07)",)
 
@@ -54,7 +55,8 @@ cache = "1m"
 [rates]
 pod = 1
 source = 2.5
-reviews = 3
+everyone = 300
+unproven = 0.1
 [namespaces]
 allow = ["team-a"]
 deny = []
@@ -77,7 +79,8 @@ def test_every_setting_is_read() -> None:
     assert config.listen[2:] == ("/tls/tls.crt", "/tls/tls.key", 64, 2, False)
     assert config.defaults[:6] == (Mode.THROTTLE, 0.75, None, 0.0, Liveness.THROTTLE, ("web", "worker"))
     assert config.leases == Leases(20.0, 20.0), "the old protocol's lease stays under the longest"
-    assert config.identity == Identity("freezer", False, 60.0) and config.rates == (1, 2.5, 3)
+    assert config.identity == Identity("freezer", False, 60.0)
+    assert config.rates == Rates(Rate(1, 2), Rate(2.5, 5), Rate(300, 600), Rate(0.1, 1))
     assert (config.kubeconfig, config.cgroups, config.proc) == ("/etc/kubeconfig", "/host/cgroup", "/host/proc")
     assert (config.journal, config.drain_s, config.log_level) == ("/run/elsewhere", 3.0, "debug")
     assert config.notes == ("identity.check-peer is off: a token may be used from any address (T-05)",)
@@ -106,6 +109,8 @@ def test_every_setting_is_read() -> None:
         (PLAIN + "[identity]\naudience = ''", "identity.audience: empty"),
         (PLAIN + "[namespaces]\ndeny = 'kube-system'", "namespaces.deny: 'kube-system' is not a list of names"),
         (PLAIN + "[cgroups]\nroot = 'cgroup'", "cgroups.root: 'cgroup' is not an absolute path"),
+        (PLAIN + "[rates]\npod = 0", "rates.pod: 0 is not between 0.1 and 1e+06"),
+        (PLAIN + "[rates]\npod = '9'", "rates.pod: '9' is not a number"),
         (PLAIN + "[log]\nlevel = 'loud'", "log.level: 'loud' is not one of debug, info, warn, error"),
         (PLAIN + "sidecars = 'unix:/run/s'", "listen: plain-http = true contradicts"),
         ("[listen]\nsidecars = 'unix:/run/s'", "identity.check-peer: a Unix socket has no peer address"),
