@@ -95,7 +95,8 @@ class Reply(NamedTuple):
 
 
 class Remember(NamedTuple):
-    """Write the pod's journal record: before a `Move` down, and again when something about it changed."""
+    """Write the pod's journal record: before a `Move` down, and again when something about it changed. If writing
+    fails, do not carry out the `Move` that follows: tell `reached` that it failed."""
 
     uid: str
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from queueproxy.freeze.node.held import MOST, HeldError, JournalHeld, decode_held
+from queueproxy.freeze.node.held import MOST, HeldContainer, HeldError, JournalHeld, decode_held, encode_held
 from queueproxy.freeze.node.inventory import ContainerFacts
 from queueproxy.freeze.vocabulary import Rung
 from queueproxy.freeze.wire import MAX_GENERATION
 
-__all__ = ["LARGEST", "Record", "RecordError", "decode_record", "encode_record"]
+__all__ = ["LARGEST", "Record", "RecordError", "decode_record", "encode_record", "salvage"]
 
 VERSION: Final = 1
 LARGEST: Final = 65_536  # bytes; a pod of one container needs about a thousand
@@ -98,6 +98,23 @@ def decode_record(data: bytes) -> Record:
         held=held,
         proof=_shape(said, "proof", _ID, empty=True),
     )
+
+
+def salvage(data: bytes, uid: str) -> JournalHeld | None:
+    """Of what is no record: the cgroups it names that can be those of this pod, each judged for itself."""
+    found: list[HeldContainer] = []
+    try:
+        entries = json.loads(data[:LARGEST])["held"]["containers"]
+        if not isinstance(entries, list):
+            return None
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    for entry in entries[:MOST]:
+        try:
+            found += decode_held({"uid": uid, "containers": [entry]}, uid)
+        except HeldError:
+            continue
+    return encode_held(uid, found) if found else None
 
 
 def _container(entry: object) -> ContainerFacts:
