@@ -22,6 +22,7 @@ from tests.support.containerd import require_containerd
 from tests.support.e2e_guardian import cgroup_mounts, home
 from tests.support.e2e_node import ROOT, Node
 from tests.support.e2e_pod import Pod
+from tests.support.e2e_watch import Kubelet, QueueWatch
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
@@ -98,6 +99,17 @@ def test_a_frozen_app_does_not_tick_and_goes_on_afterwards(pod: Pod) -> None:
     assert pod.app.ticks(frozen_at, thawed_at) == []
 
 
+def test_a_frozen_app_that_nobody_wakes_fails_the_kubelets_probe(node: Node, pod: Pod) -> None:
+    target = f"http:{pod.ip}:8080/healthz"
+    with Kubelet(node, target, period=0.2, timeout=0.3) as kubelet, QueueWatch(pod.network, 8080) as queue:
+        kubelet.log.until(lambda: kubelet.probes)
+        assert not kubelet.failed
+        pod.app.freeze()
+        kubelet.log.until(lambda: len(kubelet.failed) >= 3)
+        pod.app.freeze(False)
+        assert queue.longest >= 2  # nobody takes the dead probes out
+
+
 def test_containerd_may_be_killed_and_its_containers_do_not_notice(node: Node, pod: Pod) -> None:
     pid = pod.app.pid
     node.containerd.kill()
@@ -119,6 +131,7 @@ SUITE = """
 import json, sys
 from tests.support.e2e_node import Node
 from tests.support.e2e_pod import Pod
+from tests.support.e2e_watch import Kubelet, QueueWatch
 node = Node().__enter__()
 pod = Pod(node).__enter__().ready()
 for kind, file, text in (("freezer", "freezer.state", "FROZEN"), ("", "cgroup.freeze", "1")):

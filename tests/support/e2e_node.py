@@ -29,8 +29,9 @@ from tests.support.e2e_listen import Listener
 from tests.support.e2e_spec import make_rootfs
 from tests.support.netns import NetworkNamespace
 
-__all__ = ["HOST_IP", "Answer", "Node"]
+__all__ = ["CONTROLLERS", "HOST_IP", "Answer", "Node"]
 
+CONTROLLERS = ("", "freezer", "cpu", "cpuacct")  # what a freezer looks at; "" is v2
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HOST_IP = "10.200.0.1"
 GATEWAY, GATEWAY6 = "10.244.0.1", "fd00:244::1"
@@ -90,8 +91,10 @@ class Node:
         )
         assert self._guardian.stdout is not None
         assert self._guardian.stdout.readline() == b"watching\n"
+        for mount in dict.fromkeys(self.hierarchies[kind] for kind in CONTROLLERS if kind in self.hierarchies):
+            os.mkdir(f"{mount}/{self.name}")
         for folder in self._daemons:
-            os.makedirs(folder)
+            os.mkdir(folder)
         self._make_network()
         for folder in ("code", "rootfs", "pods"):
             os.mkdir(f"{self.home}/{folder}")
@@ -208,7 +211,11 @@ def copy_code(folder: str) -> None:
     os.chmod(folder, 0o755)
 
 
-APPS = (f"{ROOT}/tests/support/e2e_app.py", f"{ROOT}/examples/sleeptalker/sleeptalker.py")
+APPS = (
+    f"{ROOT}/tests/support/e2e_app.py",
+    f"{ROOT}/tests/support/e2e_grpc_app.py",
+    f"{ROOT}/examples/sleeptalker/sleeptalker.py",
+)
 
 
 def ip(*args: str, said: str = "") -> None:
