@@ -26,7 +26,8 @@ from queueproxy.freeze.vocabulary import Rung
 
 __all__ = [
     "LEASE_S", "MAX_ANSWER", "MAX_BODY", "MAX_GENERATION", "OLD_TOKEN_HEADER", "PATH_SELF", "PATH_STATE",
-    "PROBLEM_TYPE", "RUNG_WORDS", "SESSION_HEADER", "WANTED_WORDS", "OldAction", "Problem", "Refusal", "StateRequest", "View", "Wanted", "WireError",
+    "PROBLEM_TYPE", "RUNG_WORDS", "SESSION_HEADER", "WANTED_WORDS",
+    "OldAction", "Problem", "Refusal", "StateRequest", "View", "Wanted", "WireError",
     "decode_old", "decode_problem", "decode_request", "decode_view",
     "encode_old", "encode_problem", "encode_request", "encode_view",
 ]  # fmt: skip
@@ -108,6 +109,13 @@ class Refusal(NamedTuple):
     detail: str = ""
     view: View | None = None
     retry_after_s: float | None = None
+
+    @property
+    def words(self) -> str:
+        """For a log line."""
+        if self.problem is None:
+            return f"the freezer answered with status {self.status}"
+        return f"refused: {self.detail or self.problem.title}"
 
 
 class WireError(ValueError):
