@@ -37,7 +37,7 @@ class Freezer:
         self.home = f"{node.home}/freezer"
         self.log = Log("freezer")
         self.process: subprocess.Popen[bytes] | None = None
-        self.settings = {
+        self.settings: dict[str, dict[str, Any]] = {
             "": {"node": node.name, "journal": f"{self.home}/journal"},
             "listen": {"sidecars": f"{HOST_IP}:{PORT}", "operators": f"127.0.0.1:{OPERATORS}", "plain-http": True},
             "kubernetes": {"kubeconfig": kubeconfig},
@@ -62,8 +62,8 @@ class Freezer:
     # -- life
 
     def start(self) -> Freezer:
-        self.process = self.node.listener.popen(self.command("freezer", "--config", f"{self.home}/freezer.toml"), self.log,
-                                                env=self._env)  # fmt: skip
+        command = self.command("freezer", "--config", f"{self.home}/freezer.toml")
+        self.process = self.node.listener.popen(command, self.log, env=self._env)
         return self
 
     def ready(self, within: float = START_WITHIN) -> Freezer:
@@ -141,7 +141,6 @@ def toml(settings: Mapping[str, Mapping[str, Any]]) -> str:
     """Strings, numbers, flags and lists of strings, which JSON writes the same way."""
     lines = []
     for table, entries in settings.items():
-        lines += ([f"[{table}]"] if table else []) + [
-            f"{name} = {json.dumps(value)}" for name, value in entries.items()
-        ]
+        lines += [f"[{table}]"] if table else []
+        lines += [f"{name} = {json.dumps(value)}" for name, value in entries.items()]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A gRPC user container that shows whether it slept: `tick <monotonic>` every 20 ms, and the standard health service."""
+"""A gRPC user container that shows whether it slept: `tick <monotonic>` every 20 ms; the standard health service."""
 
 import os
 import signal

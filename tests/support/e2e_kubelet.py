@@ -1,6 +1,6 @@
 """Probes user ports as the kubelet does, from a process of its own on the node, and prints each result.
 
-    python -m tests.support.e2e_kubelet [--period 1] [--timeout 1] http:ADDRESS:PORT/PATH tcp:ADDRESS:PORT grpc:ADDRESS:PORT
+    python -m tests.support.e2e_kubelet [--period 1] [--timeout 1] http:HOST:PORT/PATH tcp:HOST:PORT grpc:HOST:PORT
 
 One line of JSON per probe: its target, when it began, whether it succeeded, how long it took, and why not. As in the
 kubelet (pkg/probe): a fresh connection each time, the timeout is for everything, HTTP wants 200 to 399, TCP only
