@@ -1,7 +1,7 @@
-"""Watches pods and sends them load, in threads of its own: what was frozen when, who waited at a port, what was lost.
+"""Watches pods and sends them load, from outside: what was frozen when, who waited at a port, what was lost.
 
-`Kubelet` probes user ports. `FrozenWatch` and `QueueWatch` look at the kernel again and again (neither has an event that could be relied on) and
-keep what they saw; `Load` keeps an account of each request.
+`FrozenWatch` and `QueueWatch` look at the kernel again and again (neither has an event that could be relied on) and
+keep what they saw; `Kubelet` probes user ports; `Load` keeps an account of each request.
 """
 
 from __future__ import annotations
