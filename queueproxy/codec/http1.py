@@ -39,7 +39,7 @@ from queueproxy.codec.headers import (
     without,
 )  # fmt: skip
 from queueproxy.codec.request_line import BadMessage as BadMessage
-from queueproxy.codec.request_line import checked_host, plain, wrong_version
+from queueproxy.codec.request_line import checked_host, plain, well_escaped, wrong_version
 
 MAX_HEAD: Final = 1024 * 1024 + 4096  # Go: 1 MiB plus 4 KiB of slack, then 431 (QP-050)
 
@@ -244,8 +244,9 @@ class RequestReader:
         target = head.target
         if not target or target[0] != 47:  # "/": origin form, the common case
             self._settle_target(head)
-        if target[-1] == 32:
-            raise BadMessage(400, "Bad Request")  # llhttp skips further blanks before the version
+        # llhttp skips further blanks before the version and does not look at escapes.
+        if target[-1] == 32 or (b"%" in target and head.method != b"CONNECT" and not well_escaped(head.target)):
+            raise BadMessage(400, "Bad Request")
         if b"#" in target:
             head.target = head.target.replace(b"#", b"%23")  # as Go forwards it (contract 3.12)
 

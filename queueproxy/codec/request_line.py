@@ -11,6 +11,7 @@ from typing import Final
 from queueproxy.codec.chunked import TOKEN
 
 _CRLF: Final = b"\r\n"
+_HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _NOT_HOST: Final = bytes(range(33)) + b'"<>\\^`{|}\x7f/?#@,'
 
 
@@ -28,6 +29,14 @@ def checked_host(host: bytes) -> bytes:
     if host.translate(None, _NOT_HOST) != host:
         raise BadMessage(400, "Bad Request: malformed Host header")
     return host
+
+
+def well_escaped(target: bytes) -> bool:
+    """Every percent sign of the path begins an escape; the query may say what it likes (contract 1.3, 3.12)."""
+    for piece in target.partition(b"?")[0].split(b"%")[1:]:
+        if len(piece) < 2 or piece[0] not in _HEX or piece[1] not in _HEX:
+            return False
+    return True
 
 
 def wrong_version(line: bytes) -> BadMessage:

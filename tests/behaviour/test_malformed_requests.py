@@ -41,6 +41,8 @@ CASES = {
     "bare lf": (b"GET / HTTP/1.1\nHost: a\n\n", BAD),
     "bare cr in value": (GET + b"Host: a\r\nX: a\rb\r\n\r\n", BAD),
     "space in target": (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+    "no escape": (b"GET /a%zz?%zz HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+    "half an escape": (b"GET /a%2 HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     "no slash": (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     "no token method": (b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     "no version": (b"GET /\r\nHost: a\r\n\r\n", BAD),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queueproxy.codec.request_line import BadMessage, checked_host, plain, wrong_version
+from queueproxy.codec.request_line import BadMessage, checked_host, plain, well_escaped, wrong_version
 
 
 @pytest.mark.qp("QP-053")
@@ -43,3 +43,15 @@ def test_hosts_that_do_not(host: bytes) -> None:
 )  # fmt: skip
 def test_legal_lines_are_made_plain_and_others_are_not(line: bytes, made: tuple[bytes, bytes] | None) -> None:
     assert plain(line + b"\r\nX: y\r\n\r\n") == made
+
+
+@pytest.mark.qp("QP-053", "QP-197")
+@pytest.mark.parametrize("target", [b"/", b"/%00%fF/%25", b"/?%", b"/a?%zz%2", b"/%41?b?%"])
+def test_escapes_of_the_path_are_whole_and_those_of_the_query_free(target: bytes) -> None:
+    assert well_escaped(target)
+
+
+@pytest.mark.qp("QP-053")
+@pytest.mark.parametrize("target", [b"/%", b"/%2", b"/%zz", b"/%2g", b"/%g2", b"/%2?0", b"/%%20", b"/a%#b", b"/%41%"])
+def test_a_percent_sign_that_begins_no_escape_is_found(target: bytes) -> None:
+    assert not well_escaped(target)
