@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -341,10 +343,45 @@ def test_sigkill_of_us_while_it_sleeps_leaves_nothing_frozen_and_nothing_behind(
         assert run.left_behind() == []
 
 
+class Orphan(NamedTuple):
+    """An app without a run. `around` and `environ` reach the journal that knows of it."""
+
+    run: LocalRun
+    app: int
+    around: tuple[str, ...]
+    environ: dict[str, str]
+
+    def thaw_all(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.around, sys.executable, "-m", "queueproxy", "thaw-all", *flags],
+            env={**os.environ, **self.environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
 @pytest.fixture
-def orphaned(way: str) -> Iterator[tuple[LocalRun, int]]:
+def journal_of_our_own(tmp_path: Path) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+    """An orphan is anybody's to mend: a `thaw-all --stop` beside us on this machine would end ours (a second suite's
+    did). For root the journal has one fixed place: what others must leave alone lives in a mount namespace."""
+    if os.geteuid() != 0:
+        yield (), {"XDG_RUNTIME_DIR": str(tmp_path)}
+        return
+    cover = "mkdir -p /run/queueproxy && mount -t tmpfs -o mode=700 none /run/queueproxy && echo covered && exec cat"
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", cover], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"covered\n"
+        yield ("nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", f"--wd={os.getcwd()}"), {}
+
+
+@pytest.fixture
+def orphan(way: str, journal_of_our_own: tuple[tuple[str, ...], dict[str, str]]) -> Iterator[Orphan]:
     """A run killed together with its guardian while the app slept: the worst the kernel does not tell anybody."""
-    with LocalRun("--cgroup", way, *QUICK) as run:
+    around, environ = journal_of_our_own
+    with LocalRun("--cgroup", way, *QUICK, around=around, environ=environ) as run:
         run.ready()
         run.asleep()
         app = run.started["pid"]
@@ -355,36 +392,31 @@ def orphaned(way: str) -> Iterator[tuple[LocalRun, int]]:
         run.process.kill()
         run.process.wait()
         assert state_of(app) != "gone"
-        yield run, app
-        thaw_all("--stop")
+        found = Orphan(run, app, around, environ)
+        yield found
+        found.thaw_all("--stop")
 
 
-def thaw_all(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "queueproxy", "thaw-all", *flags], capture_output=True, text=True, timeout=60
-    )
-
-
-def test_thaw_all_mends_what_even_the_guardian_could_not(orphaned: tuple[LocalRun, int]) -> None:
-    run, app = orphaned
+def test_thaw_all_mends_what_even_the_guardian_could_not(orphan: Orphan) -> None:
+    run = orphan.run
     ticks = len(run.ticks())
-    done = thaw_all()
+    done = orphan.thaw_all()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing is left frozen" in done.stdout
-    assert f"pid {app}" in done.stdout
+    assert f"pid {orphan.app}" in done.stdout
     run.until(lambda: len(run.ticks()) > ticks + 3)
-    stopped = thaw_all("--json", "--stop")
+    stopped = orphan.thaw_all("--json", "--stop")
     assert stopped.returncode == 0
     assert run.left_behind() == []
 
 
-def test_the_next_start_mends_it_as_well(orphaned: tuple[LocalRun, int]) -> None:
-    run, app = orphaned
+def test_the_next_start_mends_it_as_well(orphan: Orphan) -> None:
+    run = orphan.run
     ticks = len(run.ticks())
-    with LocalRun(*QUICK) as following:
+    with LocalRun(*QUICK, around=orphan.around, environ=orphan.environ) as following:
         following.ready()
         told = [event["message"] for event in following.events if event["event"] == "problem"]
-        assert [line for line in told if "an older run was not ended properly" in line and f"pid {app};" in line]
+        assert [line for line in told if "an older run was not ended properly" in line and f"pid {orphan.app};" in line]
         run.until(lambda: len(run.ticks()) > ticks + 3)
         assert following.get()[0] == 200
 
