@@ -106,6 +106,8 @@ def is_leaf(root: str, path: str, uid: str, container_id: str) -> bool:
     """Whether a path beneath the kubepods directory can be this container's: what a journal says is only a claim."""
     check(uid, container_id)
     *above, name = path.removesuffix(f"/{NESTED}").split("/")
+    if not {"", ".", ".."}.isdisjoint(above):
+        return False
     return name in leaf_names(driver_of(root), container_id) and not pod_names(root, uid).isdisjoint(above)
 
 
