@@ -91,15 +91,16 @@ def agree(message: Message, request: oracle.Request) -> None:
     assert (head.method, head.minor) == (request.method, request.minor)
     assert head.target == expected_target(request), (head.target, request.target)
     assert message.body == request.body
-    forwardable = [t for t in request.trailers if t[0].lower() not in FORBIDDEN_IN_TRAILERS]
+    listed = oracle.listed(request.fields, b"connection")  # for this hop only, in whichever section
+    forwardable = [t for t in request.trailers if t[0].lower() not in FORBIDDEN_IN_TRAILERS.union(listed)]
     assert message.trailers == forwardable
     assert head.body == {"none": 0, "sized": 1 if request.body else 0, "chunked": 2}[request.framing]
-    nominated = [t for t in oracle.listed(request.fields, b"connection") if t not in STAY]
+    nominated = [t for t in listed if t not in STAY]
     came = [f for f in request.fields if f[0].lower() not in OURS and f[0].lower() not in nominated]
     goes = [(name, value.rstrip()) for name, value in zip(head.lines[::4], head.lines[2::4], strict=True)]
     assert goes[: len(came)] == came, (goes, came)
     assert {name for name, _ in goes[len(came) :]} <= {b"Te", b"Trailer", b"Forwarded"}
-    assert not head.keep_alive or b"close" not in oracle.listed(request.fields, b"connection")
+    assert not head.keep_alive or b"close" not in listed
 
 
 def sent(message: Message) -> bytes:
