@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 import socket
 import struct
@@ -13,8 +14,9 @@ from contextlib import ExitStack, closing
 import pytest
 
 from queueproxy.net import sockdiag
-from queueproxy.net.sockdiag import ListenWatch, SockDiagError, accept_queue
+from queueproxy.net.sockdiag import Listener, ListenWatch, SockDiagError, SocketWatch, accept_queue
 from tests.support.cgroupfs import PATIENCE, until
+from tests.support.netns import network_namespace
 
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
@@ -27,6 +29,46 @@ def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
 
 def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
+
+
+def test_a_listener_is_known_by_its_inodes(listener: socket.socket) -> None:
+    """A restarted app listens at the same port with another socket (FZ-012)."""
+    port = port_of(listener)
+    with SocketWatch() as watch:
+        assert watch.listeners()[port] == Listener(0, frozenset({os.fstat(listener.fileno()).st_ino}))
+        listener.close()
+        assert port not in watch.listeners()
+        with socket.create_server(("127.0.0.1", port)) as again:
+            assert watch.listeners()[port].inodes == {os.fstat(again.fileno()).st_ino}
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.fz("FZ-028")
+def test_visitors_come_from_outside_the_namespace() -> None:
+    """A kubelet's connection has its other end elsewhere; the proxy's own and the app's to itself do not count."""
+    with network_namespace() as pod:
+        peer = f"qp{secrets.token_hex(4)}"
+        subprocess.run(
+            ["ip", "link", "add", peer, "type", "veth", "peer", "name", "eth0", "netns", pod.name], check=True
+        )
+        try:
+            subprocess.run(["ip", "addr", "add", "169.254.77.1/30", "dev", peer], check=True)
+            subprocess.run(["ip", "link", "set", peer, "up"], check=True)
+            pod.run(["ip", "addr", "add", "169.254.77.2/30", "dev", "eth0"], check=True)
+            pod.run(["ip", "link", "set", "eth0", "up"], check=True)
+            with pod.inside():
+                server = socket.create_server(("0.0.0.0", 0))
+                own = socket.create_connection(("127.0.0.1", port_of(server)), PATIENCE)
+                watch = SocketWatch()
+                watch.listeners()  # opens its socket in here
+            with closing(server), closing(own), closing(watch):
+                port = port_of(server)
+                assert watch.visitors({port}) == {}
+                with closing(socket.create_connection(("169.254.77.2", port), PATIENCE)):
+                    assert watch.visitors({port}) == {port: 1} and watch.visitors({port + 1}) == {}
+        finally:
+            subprocess.run(["ip", "link", "del", peer], check=False)
 
 
 def dial(listener: socket.socket) -> socket.socket:
@@ -149,13 +191,13 @@ def listening(port: int, queue: int, state: int = 10) -> bytes:
 
 
 def answered(*datagrams: bytes) -> dict[int, int]:
-    """What a watch of port 80 makes of these datagrams."""
-    watch = ListenWatch([80])
+    """What a watch makes of these datagrams: the queues at port 80."""
+    watch = SocketWatch()
     watch._sequence = 1
-    queues: dict[int, int] = {}
+    rows: list[tuple[int, int, int, int, int]] = []
     for datagram in datagrams:
-        if watch._is_last(datagram, queues):
-            return queues
+        if watch._is_last(datagram, 1 << 10, rows):
+            return {80: sum(queue for _, port, _, queue, _ in rows if port == 80)} if rows else {}
     raise AssertionError("no end")
 
 
