@@ -2,7 +2,7 @@
 
 Listens on all addresses at $PORT, as apps on Knative must. Paths: `/` answers at once and echoes `X-Id`; `/slow`
 answers after $SLOW seconds (0.5); `/healthz` answers `ok`. SIGTERM: says `sigterm <monotonic>`, and ends once open
-requests are answered. Standard library only; it must also run where the suite's own packages are not.
+requests are answered and $LINGER seconds have passed. Standard library only.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 
 PORT = int(os.environ.get("PORT", "8080"))
 SLOW_FOR = float(os.environ.get("SLOW", "0.5"))
+LINGER_FOR = float(os.environ.get("LINGER", "0"))
 TICK_EVERY = float(os.environ.get("TICK", "0.02"))
 
 
@@ -32,6 +33,9 @@ class App:
 
     def terminate(self) -> None:
         say(f"sigterm {time.monotonic():.6f}")
+        asyncio.get_running_loop().call_later(LINGER_FOR, self.may_end)
+
+    def may_end(self) -> None:
         self.told = True
         self.perhaps_end()
 

@@ -25,6 +25,7 @@ class Log:
         self.name = name
         self.lines: list[tuple[float, str]] = []
         self.news = threading.Condition()
+        self.echo: Callable[[str], None] | None = None  # for each line as it comes
         self._tail = b""
 
     def __repr__(self) -> str:
@@ -36,6 +37,9 @@ class Log:
         with self.news:
             self.lines += [(now, line.decode(errors="replace")) for line in lines]
             self.news.notify_all()
+        if self.echo is not None:
+            for line in lines:
+                self.echo(line.decode(errors="replace"))
 
     def find(self, text: str, *, since: int = 0) -> tuple[float, str] | None:
         """The first line that contains it."""

@@ -170,6 +170,7 @@ class Pod:
         podinfo: bool = False,
         namespace: str = "default",
         overrides: Mapping[str, Any] | None = None,
+        wait_for: str = "listening",
         **sidecar_env: str | None,
     ) -> None:
         self.node = node
@@ -180,6 +181,7 @@ class Pod:
         self.annotations = dict(annotations or {})
         self.overrides = overrides
         self.token = token
+        self._wait_for = wait_for  # what the app says when it has started
         self.cgroup = f"/{node.name}" + pod_cgroup(self.uid, qos, driver)
         self.qos = qos
         self.driver = driver
@@ -348,8 +350,8 @@ class Pod:
     def sidecar(self) -> Container:
         return self.containers[SIDECAR]
 
-    def manifest(self, *, deleted: bool = False) -> dict[str, Any]:
-        """The pod as the API server has it."""
+    def manifest(self, *, pending: bool = False) -> dict[str, Any]:
+        """The pod as the kubelet reports it; `pending`: as it was before its containers ran."""
         pod = knative_pod(
             self.name,
             namespace=self.namespace,
@@ -362,8 +364,8 @@ class Pod:
             overrides=self.overrides,
         )
         pod["status"].update(hostIP=HOST_IP, podIPs=[{"ip": self.ip}, {"ip": self.ip6}], qosClass=QOS[self.qos])
-        if deleted:
-            pod["metadata"] |= {"deletionTimestamp": "2026-11-22T07:00:00Z", "deletionGracePeriodSeconds": 30}
+        if pending:
+            pod["status"] = {"phase": "Pending", "qosClass": QOS[self.qos]}
         return pod
 
     def write_token(self, token: str) -> None:
@@ -391,7 +393,7 @@ class Pod:
 
     def ready(self, within: float = READY_WITHIN) -> Pod:
         """Waits until the kubelet's readiness probe succeeds."""
-        self.app.log.heard("listening", within=within)
+        self.app.log.heard(self._wait_for, within=within)
         until = monotonic() + within
         while True:
             with suppress(OSError):
