@@ -90,8 +90,8 @@ class StopSign:
     def _init(self, pids: list[int]) -> int | None:
         seen: list[_Process] = []
         for process in self._ask(pids[:MOST_ASKED]):
-            if process.depth == 2 and process.innermost == 1:
-                return process.pid  # no namespace lies between the node's and this one: nobody can be nearer to init
+            if not seen and process.depth == 2 and process.innermost == 1:
+                return process.pid  # the usual case: a namespace of its own, and init is the first to be listed
             seen.append(process)
         if not seen:
             return None
