@@ -27,8 +27,9 @@ class LoadError(RuntimeError):
 class Scenario:
     name: str
     path: str
-    send: int = 0  # bytes of request body
+    send: int = 0  # bytes of request body, or of one message
     carried: int = 0  # bytes of body through the proxy per request, both ways; 0 when that is not the point
+    websocket: bool = False  # a request is one message and its echo
 
 
 SCENARIOS = {
@@ -37,8 +38,12 @@ SCENARIOS = {
         Scenario("small", "/"),
         Scenario("64k", "/bytes/65536", carried=65536),
         Scenario("1m", "/bytes/1048576", carried=1 << 20),
+        Scenario("up64k", "/sink", send=65536, carried=65536),
+        Scenario("up1m", "/sink", send=1 << 20, carried=1 << 20),
         Scenario("echo", "/echo", send=1024),
         Scenario("echo64k", "/echo", send=65536, carried=2 * 65536),
+        Scenario("ws1k", "/ws", send=1024, carried=2 * 1024, websocket=True),
+        Scenario("ws64k", "/ws", send=65536, carried=2 * 65536, websocket=True),
     )
 }
 
@@ -65,7 +70,7 @@ class Driver:
         return "wrk" if self.program else "own"
 
     def run(self, port: int, scenario: Scenario, connections: int, seconds: float) -> Report:
-        if self.program is None:
+        if self.program is None or scenario.websocket:  # wrk speaks no WebSocket
             return self._own(port, scenario, connections, seconds)
         if not scenario.send:
             return self._wrk(port, scenario, connections, seconds, None)
@@ -83,6 +88,7 @@ class Driver:
     def _own(self, port: int, scenario: Scenario, connections: int, seconds: float) -> Report:
         argv = [sys.executable, "-m", "queueproxy.bench.load", f"--port={port}", f"--path={scenario.path}"]
         argv += [f"--body={scenario.send}", f"--connections={connections}", f"--seconds={seconds}"]
+        argv += ["--websocket"] if scenario.websocket else []
         report = json.loads(_output(argv, seconds))
         histogram = Histogram()
         histogram.add(report["histogram"])

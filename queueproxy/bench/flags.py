@@ -14,7 +14,7 @@ from typing import Any
 from queueproxy.bench import table
 from queueproxy.bench.drive import SCENARIOS, Driver, LoadError
 from queueproxy.bench.environment import METRICS_PORT, environment
-from queueproxy.bench.figures import Measure, Ruling, judge, measures, spread
+from queueproxy.bench.figures import BODIES, Measure, Ruling, judge, measures, ratio, spread
 from queueproxy.bench.instructions import available
 from queueproxy.bench.namespace import enter_private_network
 from queueproxy.bench.rounds import Plan, Rounds, origin
@@ -34,6 +34,7 @@ examples:
   queueproxy bench --peer ./queue --peer-name go three rounds beside Knative's own binary
   queueproxy bench --json result.json --budget   for machines; exit 1 when over a budget
   queueproxy bench --subjects wake --wakes 500   only the wake latency of local mode
+  queueproxy bench --scenarios bodies            large bodies both ways, and WebSocket echo
 
 As root everything runs in a network namespace of its own; otherwise on the host's ports 8012, 8080, 8022 and 9090,
 which must be free. Figures of one machine and run belong together: quote the ratios.
@@ -53,9 +54,9 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _names(known: Sequence[str]) -> Any:
+def _names(known: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None) -> Any:
     def names(text: str) -> tuple[str, ...]:
-        parts = tuple(text.split(","))
+        parts = tuple(name for part in text.split(",") for name in (groups or {}).get(part, (part,)))
         unknown = [part for part in parts if part not in known]
         if unknown:
             raise argparse.ArgumentTypeError(f"not {', '.join(unknown)!r} but some of {','.join(known)}")
@@ -105,7 +106,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--connections", type=_counts, default=(1, 32), metavar="N,M", help="loads, by open connections (default 1,32)")
     scenarios = tuple(SCENARIOS)
-    add("--scenarios", type=_names(scenarios), default=("small",), metavar="A,B", help=f"some of {','.join(scenarios)}")
+    add(
+        "--scenarios",
+        type=_names(scenarios, {"bodies": BODIES}),
+        default=("small",),
+        metavar="A,B",
+        help=f"some of {','.join(scenarios)}; `bodies` is {','.join(BODIES)}",
+    )
     add("--duration", type=_positive, default=3.0, metavar="S", help="seconds per load (default 3)")
     add("--rounds", type=int, choices=range(1, 101), default=3, metavar="N", help="alternating rounds (default 3)")
     add("--concurrency", type=int, default=100, metavar="N", help="CONTAINER_CONCURRENCY, 0: no limit (default 100)")
@@ -183,6 +190,12 @@ def _as_json(
             "summary": {key: found._asdict() for key, found in summary.items() if found},
             "rounds": [{measure.key: value for measure, value in each.items()} for each in rounds],
         }
+    ours = figures.get("ours", ())
+    ratios = {
+        other: {row.key: found for row in measures({other: rounds}) if (found := ratio(ours, rounds, row)) is not None}
+        for other, rounds in figures.items()
+        if other != "ours" and ours
+    }
     return {
         "machine": {
             "system": platform.platform(),
@@ -191,11 +204,13 @@ def _as_json(
         },
         "settings": settings,
         "subjects": subjects,
+        "ratios": ratios,  # ours / other in the same round, median
         "budgets": [
             {
                 "measure": ruling.budget.measure.key,
                 "against": ruling.budget.against,
                 "limit": ruling.budget.limit,
+                "floor": ruling.budget.floor,
                 "seen": ruling.seen,
                 "kept": ruling.kept,
             }
@@ -210,6 +225,7 @@ def _footnote(flags: argparse.Namespace, generator: str, figures: Mapping[str, o
     if set(flags.subjects) & figures.keys():
         parts.append(
             f"median [lowest..highest] of {flags.rounds} round(s), {flags.duration:g} s each, load by {generator}"
+            + (", WebSocket by our own" if any(name.startswith("ws") for name in flags.scenarios) else "")
         )
     if "wake" in flags.subjects:
         parts.append(f"wake: {flags.wakes} wakes in local mode, driver {flags.driver}")

@@ -2,8 +2,9 @@
 
     python -m queueproxy.bench.load --port 8012 --connections 32 --seconds 3
 
-Writes one JSON object: requests, errors, seconds and the histogram. It stands in for wrk where that is not
-installed; being Python it costs more of the shared CPU, so compare figures of one generator only.
+With `--websocket` each connection upgrades first and then says messages of `--body` bytes, one per echo. Writes one
+JSON object: requests, errors, seconds and the histogram. It stands in for wrk where that is not installed; being
+Python it costs more of the shared CPU, so compare figures of one generator only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -20,6 +21,7 @@ import httptools
 
 from queueproxy.bench.histogram import Histogram
 from queueproxy.bench.loop import run
+from queueproxy.bench.talk import Talker, talkers
 
 __all__ = ["Load", "main", "request_bytes"]
 
@@ -78,12 +80,21 @@ class Asker(asyncio.Protocol):
 
 
 class Load:
-    """One run: keeps its number of connections open until the time is over."""
+    """One run: keeps its number of connections open until the time is over. `made` makes each, an Asker by default."""
 
-    def __init__(self, host: str, port: int, request: bytes, connections: int, seconds: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        request: bytes,
+        connections: int,
+        seconds: float,
+        made: Callable[[Load], Asker | Talker] = Asker,
+    ) -> None:
         self.host = host
         self.port = port
         self.request = request
+        self.made = made
         self.connections = connections
         self.seconds = seconds
         self.histogram = Histogram()
@@ -92,7 +103,7 @@ class Load:
         self.open = 0
         self.done: asyncio.Future[None] | None = None
         self.dials: set[asyncio.Task[None]] = set()
-        self.askers: set[Asker] = set()
+        self.askers: set[Asker | Talker] = set()
 
     def __repr__(self) -> str:
         return f"<Load open={self.open} errors={self.errors} {self.histogram!r}>"
@@ -119,12 +130,12 @@ class Load:
     async def connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            _, asker = await loop.create_connection(lambda: Asker(self), self.host, self.port)
+            _, asker = await loop.create_connection(lambda: self.made(self), self.host, self.port)
             self.askers.add(asker)
         except OSError:
             self.left(None, failed=True)
 
-    def left(self, asker: Asker | None, *, failed: bool) -> None:
+    def left(self, asker: Asker | Talker | None, *, failed: bool) -> None:
         """A connection is gone: replaced while the run lasts."""
         self.open -= 1
         if asker is not None:
@@ -154,11 +165,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", default="/")
     parser.add_argument("--body", type=int, default=0, help="bytes to POST with every request (default: GET)")
+    parser.add_argument("--websocket", action="store_true", help="upgrade, then say --body bytes per message")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3.0)
     flags = parser.parse_args(argv)
-    request = request_bytes(flags.path, f"{flags.host}:{flags.port}", flags.body)
-    load = Load(flags.host, flags.port, request, flags.connections, flags.seconds)
+    host = f"{flags.host}:{flags.port}"
+    request = request_bytes(flags.path, host, flags.body)
+    made = talkers(flags.path, host, flags.body) if flags.websocket else Asker
+    load = Load(flags.host, flags.port, request, flags.connections, flags.seconds, made)
     print(json.dumps(load.report(run(load.run()))))
     return 0
 

@@ -2,7 +2,8 @@
 
     python -m queueproxy.bench.origin --port 8080
 
-`GET /bytes/N` answers N bytes, a request with a body is answered with that body, anything else with one line.
+`GET /bytes/N` answers N bytes; a request with a body is answered with that body, but one to `/sink` is only read;
+a WebSocket is echoed; anything else is answered with one line.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import httptools
 
 from queueproxy.bench.loop import run
+from queueproxy.bench.websocket import FrameError, Frames, plain_frame, switching
 
 __all__ = ["MAX_BODY", "Origin", "answer_for", "main"]
 
@@ -51,26 +53,57 @@ class Origin(asyncio.Protocol):
         self.transport: Any = None
         self.url = b""
         self.body: list[bytes] = []
+        self.key = b""  # of a WebSocket
+        self.frames: Frames | None = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self.frames is not None:
+            self.echo(data)
+            return
         try:
             self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade as upgrade:
+            self.upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.transport.close()
+
+    def upgrade(self, early: bytes) -> None:
+        if not self.key:
+            self.transport.close()
+            return
+        self.frames = Frames()
+        self.transport.write(switching(self.key))
+        if early:
+            self.echo(early)
+
+    def echo(self, data: bytes) -> None:
+        assert self.frames is not None
+        try:
+            for payload in self.frames.feed(data):
+                self.transport.write(plain_frame(payload))
+        except FrameError:
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        self.url = b""
+        self.url = self.key = b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(name) == 17 and name.lower() == b"sec-websocket-key":
+            self.key = value
 
     def on_url(self, piece: bytes) -> None:
         self.url += piece
 
     def on_body(self, piece: bytes) -> None:
-        self.body.append(piece)
+        if self.url != b"/sink":
+            self.body.append(piece)
 
     def on_message_complete(self) -> None:
+        if self.key:
+            return
         if self.body:
             answer = _answer(b"200 OK", b"".join(self.body))
             self.body.clear()

@@ -77,8 +77,9 @@ def render_rulings(rulings: Sequence[Ruling], names: Mapping[str, str]) -> str:
     for ruling in rulings:
         budget = ruling.budget
         times = "" if budget.against is None else f" x {names[budget.against]}"
+        least = "at least " if budget.floor else ""
         lines.append(
             f"{'ok  ' if ruling.kept else 'over'}  {describe(budget.measure).strip()}: "
-            f"{ruling.seen:.2f}{times} (budget {budget.limit:g}{times})"
+            f"{ruling.seen:.2f}{times} (budget {least}{budget.limit:g}{times})"
         )
     return "\n".join(lines)

@@ -1,13 +1,15 @@
 """Serves as the bench's calibrator: the least a Python HTTP/1.1 proxy can do on uvloop and httptools.
 
 Both directions are parsed and every head, body and trailer is written again from the parsed pieces, as any proxy
-must, and upstream connections are kept and pooled. There are no limits, counters, deadlines, header rules, logs or
-probes: what another proxy costs more than this, in the same run, is what its features cost. It takes the queue-proxy's
-own environment (QUEUE_SERVING_PORT, USER_PORT) so that `queueproxy bench` can start it like any peer:
+must, and upstream connections are kept and pooled; after a 101 raw bytes pass both ways. There are no limits,
+counters, deadlines, header rules, logs or probes: what another proxy costs more than this, in the same run, is what
+its features cost. It takes the queue-proxy's own environment (QUEUE_SERVING_PORT, USER_PORT) so that
+`queueproxy bench` can start it like any peer:
 
     python tests/bench/bare_pair.py
 
-Not served: pipelining, upgrades, Expect from HTTP/1.0 peers. Such a connection is closed.
+Not served: pipelining, bytes of an upgraded protocol before its 101, Expect from HTTP/1.0 peers. Such a connection
+is closed.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Side(asyncio.Protocol):
         self.complete = False  # the message being read is wholly here
         self.keep = True
         self.held = False  # not reading, because the other side's writes pile up
+        self.raw = False  # upgraded
         self.other: Side | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -83,9 +86,14 @@ class Client(Side):
         self.head_only = False
 
     def data_received(self, data: bytes) -> None:
+        if self.raw and self.other is not None:
+            self.other.transport.write(data)
+            return
         try:
             self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade:
+            self.keep = False  # unless a 101 makes it raw, this parser has seen its last request
+        except httptools.HttpParserError:
             self.transport.close()
             return
         if self.other is not None:
@@ -143,11 +151,17 @@ class Upstream(Side):
 
     def data_received(self, data: bytes) -> None:
         client = self.other
+        if self.raw and client is not None:
+            client.transport.write(data)
+            return
         try:
             if client is None:
                 raise httptools.HttpParserError("an answer nobody asked for")
             self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade as upgrade:
+            self.raw = client.raw = True
+            self.out.append(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
             self.transport.close()
             return
         if self.out:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from queueproxy.bench.origin import Origin
+from queueproxy.bench.websocket import handshake, masked_frame, plain_frame, switching
 
 pytest.importorskip("uvloop")
 _spec = importlib.util.spec_from_file_location("bare_pair", Path(__file__).with_name("bare_pair.py"))
@@ -107,6 +108,19 @@ def test_requests_on_one_connection_share_one_upstream_connection() -> None:
     answer = exchanged(lambda: Counting({}), request, request, request, until=b"Hello, world\n")
     assert answer.count(b"HTTP/1.1 200 OK") == 3
     assert made == 1
+
+
+def test_an_upgraded_connection_relays_raw_bytes_both_ways() -> None:
+    frame = masked_frame(b"GET / HTTP/1.1\r\n\r\n", b"abcd")  # what a parser would take for a request
+    key = b"AQIDBAUGBwgJCgsMDQ4PEA=="
+    answers = exchanged(lambda: Origin({}), handshake("/ws", "h", key), frame, frame, until=b"\r\n\r\n")
+    assert answers == switching(key) + plain_frame(b"GET / HTTP/1.1\r\n\r\n") * 2
+
+
+def test_an_upgrade_that_is_not_granted_is_answered_and_ends() -> None:
+    refusal = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n"
+    request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    assert exchanged(lambda: Scripted(refusal, []), request) == refusal
 
 
 def test_pipelining_is_refused() -> None:

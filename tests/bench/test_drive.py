@@ -33,7 +33,7 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["small", "64k", "echo"])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_our_own_generator_measures_a_real_origin(port: int, name: str) -> None:
     report = Driver(None).run(port, SCENARIOS[name], 2, 0.3)
     assert report.requests > 10
@@ -43,7 +43,7 @@ def test_our_own_generator_measures_a_real_origin(port: int, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["small", "echo"])
+@pytest.mark.parametrize("name", ["small", "echo", "up1m"])
 def test_wrk_measures_a_real_origin(port: int, name: str) -> None:
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
@@ -92,6 +92,12 @@ def test_a_body_is_sent_through_a_script_that_is_gone_afterwards(tmp_path: Path)
     named = re.search(r"-s (\S+)", (tmp_path / "argv").read_text())
     assert named is not None
     assert not Path(named[1]).exists()
+
+
+@pytest.mark.slow
+def test_a_websocket_is_never_given_to_wrk(port: int, tmp_path: Path) -> None:
+    driver = program(tmp_path, "exit 3")
+    assert driver.run(port, SCENARIOS["ws1k"], 1, 0.2).errors == 0
 
 
 def test_wrk_is_used_when_it_is_there_and_missed_only_when_asked_for(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from queueproxy.bench.figures import BUDGETS, Budget, Measure, Spread, judge, measures, ratio, spread
+from queueproxy.bench.drive import SCENARIOS
+from queueproxy.bench.figures import BODIES, BUDGETS, Budget, Measure, Spread, judge, measures, ratio, spread
 
 CPU = Measure("cpu_us", "small", 32)
 RSS = Measure("rss_mb")
@@ -53,15 +54,34 @@ def test_a_relative_budget_is_judged_on_the_ratio(mine: float, kept: bool) -> No
     assert ruling.kept is kept
 
 
+@pytest.mark.parametrize(("mine", "kept"), [(70.0, True), (69.0, False)], ids=["at the limit", "under"])
+def test_a_floor_is_kept_from_its_limit_on(mine: float, kept: bool) -> None:
+    bytes_ = Measure("body_mb_cpu_s", "1m", 32)
+    (ruling,) = judge({"ours": [{bytes_: mine}], "bare": [{bytes_: 100.0}]}, [Budget(bytes_, 0.7, "bare", floor=True)])
+    assert ruling.kept is kept
+
+
+def test_every_scenario_of_bytes_exists_and_counts_them() -> None:
+    assert all(SCENARIOS[name].carried for name in BODIES)
+
+
 def test_what_was_not_measured_is_not_judged() -> None:
     assert judge({"bare": [{CPU: 1.0, RSS: 1.0}]}) == []
     assert [ruling.budget.against for ruling in judge({"ours": [{CPU: 30.0}], "bare": [{CPU: 20.0}]})] == ["bare"]
 
 
 def test_the_budgets_are_those_of_the_design() -> None:
-    assert {(budget.measure.key, budget.limit, budget.against) for budget in BUDGETS} == {
-        ("cpu_us/small/32", 2.0, "bare"),
+    floors = {(budget.measure.key, budget.limit, budget.against) for budget in BUDGETS if budget.floor}
+    assert floors == {
+        (f"body_mb_cpu_s/{name}/{connections}", limit, against)
+        for name in ("64k", "1m", "up64k", "up1m", "ws1k", "ws64k")
+        for connections in (1, 32)
+        for limit, against in ((0.7, "bare"), (1.0, "peer"))
+    }
+    assert {(budget.measure.key, budget.limit, budget.against) for budget in BUDGETS if not budget.floor} == {
+        ("cpu_us/small/32", 1.8, "bare"),
         ("cpu_us/small/32", 0.5, "peer"),
+        ("p99_ms/small/32", 1.3, "bare"),
         ("p99_ms/small/32", 0.5, "peer"),
         ("rss_mb", 33.0, None),
         ("listening_ms", 150.0, None),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from queueproxy.bench.flags import bench_main, parser
+from queueproxy.bench.figures import Measure
+from queueproxy.bench.flags import _as_json, bench_main, parser
 
 BARE_PAIR = str(Path(__file__).with_name("bare_pair.py"))
 PROGRAM = "import sys; from queueproxy.bench.flags import bench_main; sys.exit(bench_main(sys.argv[1:]))"
@@ -42,6 +43,11 @@ def test_lists_are_read() -> None:
     assert (flags.connections, flags.subjects, flags.scenarios) == ((1, 8), ("ours", "bare"), ("64k", "echo"))
 
 
+def test_bodies_are_all_that_is_about_bytes() -> None:
+    flags = parser().parse_args(["--scenarios", "small,bodies"])
+    assert flags.scenarios == ("small", "64k", "1m", "up64k", "up1m", "ws1k", "ws64k")
+
+
 def test_a_source_tree_has_its_calibrator() -> None:
     assert parser().parse_args([]).calibrator == BARE_PAIR
 
@@ -56,7 +62,7 @@ def test_a_short_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     ran = bench(
         *("--subjects", "bare,peer", "--peer", BARE_PAIR, "--peer-name", "twin", "--quick", "--duration", "0.3"),
-        *("--connections", "2", "--generator", "own", "--json", str(result)),
+        *("--connections", "2", "--generator", "own", "--json", str(result), "--scenarios", "small,ws1k"),
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0].split() == ["bare", "twin"]
@@ -70,7 +76,16 @@ def test_a_short_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
         summary = written["subjects"][subject]["summary"]["cpu_us/small/2"]
         assert summary["low"] <= summary["median"] <= summary["high"]
         assert written["subjects"][subject]["rounds"][0]["rss_mb"] > 5
+        assert written["subjects"][subject]["rounds"][0]["body_mb_cpu_s/ws1k/2"] > 0
+    assert written["ratios"] == {}  # to ours
     assert written["budgets"] == []  # ours was not measured: nothing to judge
+
+
+def test_ratios_are_in_the_json_too() -> None:
+    cpu = Measure("cpu_us", "small", 32)
+    figures = {"ours": [{cpu: 30.0}, {cpu: 50.0}, {cpu: 30.0}], "bare": [{cpu: 20.0}, {cpu: 25.0}, {cpu: 15.0}]}
+    written = _as_json(figures, {"ours": "ours", "bare": "bare"}, [], {})
+    assert written["ratios"] == {"bare": {"cpu_us/small/32": 2.0}}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from queueproxy.bench.origin import MAX_BODY, Origin, answer_for
+from queueproxy.bench.websocket import handshake, masked_frame, plain_frame, switching
 
 
 class Wire:
@@ -56,6 +57,33 @@ def test_a_get_is_answered_by_its_path(url: bytes, status: bytes, size: int | No
 def test_a_body_comes_back_in_one_piece() -> None:
     wire = told(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc", b"def")
     assert body_of(wire.written) == b"abcdef"
+
+
+def test_a_body_to_the_sink_is_read_and_not_kept() -> None:
+    wire = told(b"POST /sink HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc", b"def")
+    assert body_of(wire.written) == b"Hello, world\n"
+
+
+KEY = b"AQIDBAUGBwgJCgsMDQ4PEA=="
+
+
+def test_a_websocket_is_switched_to_and_echoed() -> None:
+    frame = masked_frame(b"hello", b"abcd")
+    wire = told(handshake("/ws", "h", KEY) + frame, frame[:3], frame[3:])  # the first in one read with the handshake
+    assert wire.written == switching(KEY) + plain_frame(b"hello") * 2
+    assert not wire.closed
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        handshake("/ws", "h", KEY) + b"no frame",
+        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    ],
+    ids=["no frame", "another protocol"],
+)
+def test_what_is_no_websocket_is_closed(data: bytes) -> None:
+    assert told(data).closed
 
 
 def test_two_requests_in_one_read_get_two_answers_in_order() -> None:

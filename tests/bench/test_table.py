@@ -35,8 +35,10 @@ def test_a_phase_and_an_unknown_measure_still_have_a_name() -> None:
 
 
 def test_budgets_say_ok_or_over() -> None:
-    rulings = [Ruling(Budget(CPU, 2.0, "bare"), 1.756), Ruling(Budget(RSS, 33.0), 40.0)]
+    bytes_ = Budget(Measure("body_mb_cpu_s", "1m", 32), 0.7, "bare", floor=True)
+    rulings = [Ruling(Budget(CPU, 2.0, "bare"), 1.756), Ruling(Budget(RSS, 33.0), 40.0), Ruling(bytes_, 0.6)]
     assert render_rulings(rulings, NAMES).splitlines() == [
         "ok    CPU per request, us (small, 32 connections): 1.76 x bare (budget 2 x bare)",
         "over  RSS after load, MB: 40.00 (budget 33)",
+        "over  body MB per CPU second (1m, 32 connections): 0.60 x bare (budget at least 0.7 x bare)",
     ]
