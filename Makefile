@@ -10,12 +10,12 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The tests that need a command skip loudly without it. command:package
-TOOLS := ip:iproute2 node:nodejs curl:curl nginx:nginx haproxy:haproxy
+TOOLS := ip:iproute2 node:nodejs curl:curl nginx:nginx haproxy:haproxy containerd:containerd runc:runc
 NICE_TOOLS := wrk:wrk slowhttptest:slowhttptest
 PYTEST := $(BIN)/python -m pytest
 TWO_CORES := -n 2 --dist loadgroup
 
-.PHONY: help demo demo-serve test test-fast test-long lint bench fuzz coverage-doc clean tools
+.PHONY: help demo demo-serve demo-node test test-fast test-long lint bench fuzz coverage-doc clean tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(VENV)/.run ## watch a web app fall asleep and wake up
 
 demo-serve: $(VENV)/.run ## the same, and keep serving until interrupted
 	@$(BIN)/python examples/demo.py --serve
+
+demo-node: tools $(VENV)/.test ## two pods in real containers under a node freezer (root)
+	@PATH=$$PATH:/usr/sbin:/sbin $(BIN)/python examples/demo_node.py
 
 test: lint tools ## everything except the long tests
 	@$(PYTEST) $(TWO_CORES) -m "not long"
