@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -32,8 +32,12 @@ Settings = Mapping[str, Mapping[str, Any]]
 class Freezer:
     """One node's freezer. It may be killed and started again."""
 
-    def __init__(self, node: Node, kubeconfig: str, settings: Settings | None = None) -> None:
+    def __init__(
+        self, node: Node, kubeconfig: str, settings: Settings | None = None, hierarchies: Sequence[str] = CONTROLLERS
+    ) -> None:
+        """`hierarchies`: those it may see, of what the node has."""
         self.node = node
+        self._mounts = [node.hierarchies[kind] for kind in hierarchies if kind in node.hierarchies]
         self.home = f"{node.home}/freezer"
         self.log = Log("freezer")
         self.process: subprocess.Popen[bytes] | None = None
@@ -105,9 +109,8 @@ class Freezer:
 
     def command(self, *args: str) -> list[str]:
         """`queueproxy ARGS`, as it would be run on the node."""
-        mounts = {kind: self.node.hierarchies[kind] for kind in CONTROLLERS if kind in self.node.hierarchies}
         script = []
-        for mount in dict.fromkeys(mounts.values()):
+        for mount in dict.fromkeys(self._mounts):
             place = f"{self.home}/cgroup/{os.path.basename(mount)}"
             script += [f"mkdir -p {place}", f"mount --bind {mount}/{self.node.name} {place}"]
         # The mounts need a capability; what comes after them has none.

@@ -9,13 +9,13 @@ What the API server says of a pod follows what is done to it here, as the kubele
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tests.support.apiserver import ApiServer
 from tests.support.e2e_freezer import Freezer
-from tests.support.e2e_node import Node
+from tests.support.e2e_node import CONTROLLERS, Node
 from tests.support.e2e_pod import AUDIENCE, Container, Pod
 
 __all__ = ["QUICK", "World", "annotated"]
@@ -35,9 +35,10 @@ QUICK = annotated(freeze_after="200ms", min_uptime="0s")
 class World:
     """See the module docstring."""
 
-    def __init__(self, **settings: Mapping[str, Any]) -> None:
+    def __init__(self, *, hierarchies: Sequence[str] = CONTROLLERS, **settings: Mapping[str, Any]) -> None:
         self.node = Node()
         self.settings = settings
+        self.hierarchies = hierarchies
         self.pods: list[Pod] = []
         self.api: ApiServer
         self.freezer: Freezer
@@ -51,7 +52,8 @@ class World:
             stack.enter_context(self.node)
             with self.node.network.inside():  # a thread belongs to the network it was started in
                 self.api = stack.enter_context(ApiServer())
-            self.freezer = stack.enter_context(Freezer(self.node, str(self.api.kubeconfig_path), self.settings))
+            kubeconfig = str(self.api.kubeconfig_path)
+            self.freezer = stack.enter_context(Freezer(self.node, kubeconfig, self.settings, self.hierarchies))
             self.freezer.ready()
             self._stack = stack.pop_all()
         return self
