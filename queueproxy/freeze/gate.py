@@ -13,7 +13,19 @@ from typing import Protocol
 
 from queueproxy.clock import monotonic
 from queueproxy.errors import Failure, not_awake, not_ready
-from queueproxy.freeze.policy import DROP_POOL, OPEN, Ask, Effects, IdlePolicy, Look, Moved, Refuse, Rung, State
+from queueproxy.freeze.policy import (
+    DROP_POOL,
+    OPEN,
+    Ask,
+    Effects,
+    IdlePolicy,
+    IdleSettings,
+    Look,
+    Moved,
+    Refuse,
+    Rung,
+    State,
+)
 
 __all__ = ["Gate", "Mechanism", "Observer", "Waiter"]
 
@@ -157,9 +169,13 @@ class Gate:
         """A real readiness probe failed."""
         self._feed(self.policy.unready(monotonic()))
 
-    def touched(self, why: str) -> None:
-        """A sign that somebody needs the app soon."""
-        self._feed(self.policy.touched(monotonic(), why))
+    def touched(self, why: str, hold_for: float | None = None) -> None:
+        """A sign that somebody needs the app soon; for how long, where that is known (FZ-098)."""
+        self._feed(self.policy.touched(monotonic(), why, hold_for))
+
+    def app_restarted(self) -> None:
+        """Another process is the app now (FZ-012)."""
+        self._feed(self.policy.app_restarted(monotonic()))
 
     def terminate(self) -> None:
         """SIGTERM or drain: awake for ever after (FZ-050)."""
@@ -168,6 +184,22 @@ class Gate:
     def disable(self, reason: str) -> None:
         """Freezing is not to be had: stay awake (D13)."""
         self._feed(self.policy.disabled(monotonic(), reason))
+
+    def enable(self) -> None:
+        """Freezing is to be had again."""
+        self._feed(self.policy.enabled(monotonic()))
+
+    def configure(self, settings: IdleSettings) -> None:
+        """The pod's own terms arrived, or changed."""
+        self._feed(self.policy.configured(monotonic(), settings))
+
+    def adopted(self, generation: int, rung: Rung) -> None:
+        """What the mechanism held before we came (FZ-068)."""
+        self._feed(self.policy.adopted(monotonic(), generation, rung))
+
+    def woken(self, why: str) -> None:
+        """The mechanism thawed the app of its own accord."""
+        self._feed(self.policy.woken(monotonic(), why))
 
     def close(self) -> None:
         """No timer and no waiter is left behind."""

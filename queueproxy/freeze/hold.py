@@ -24,7 +24,7 @@ class Hold:
         self._breaker = FreezeBreaker(settings.breaker_failures, settings.breaker_backoff, settings.breaker_cap)
         self._ready_since: float | None = None  # the first readiness of this app process
         self._keep_until = -inf
-        self._pledge = 0.0  # running time promised to a touch, due from the confirmed thaw
+        self._pledge: float | None = None  # running time promised to a touch, due from the confirmed thaw
         self._failure = ""
         self.armed_at = inf
         self.spent = False  # a freeze failed in this idle period (FZ-065)
@@ -32,6 +32,13 @@ class Hold:
 
     def __repr__(self) -> str:
         return f"<Hold until={self.until:g} armed_at={self.armed_at:g} spent={self.spent} {self._breaker!r}>"
+
+    def configured(self, settings: IdleSettings) -> None:
+        """Other settings: what holds already goes on holding, the minimum uptime is served anew from when it began."""
+        self._set = settings
+        if self._ready_since is not None and self.armed_at < inf:
+            self.armed_at = self._ready_since + settings.min_uptime
+        self._reckon()
 
     def ready(self, now: float) -> None:
         """Armed once the minimum uptime is served; a second readiness of the same process need not serve it again."""
@@ -54,13 +61,14 @@ class Hold:
         self._reckon()
 
     def pledge(self, seconds: float | None) -> None:
-        """Run at least so long from the next confirmed thaw, which is never less than the minimum running time."""
-        self._pledge = max(self._pledge, seconds or 0.0)
+        """Run so long from the next confirmed thaw; None is the minimum running time. The longest pledge counts."""
+        self._pledge = max(self._pledge or 0.0, self._set.min_running if seconds is None else seconds)
 
-    def awoke(self, now: float) -> None:
-        """Running is confirmed: redeem the pledge, and never less than the minimum (FZ-023)."""
-        self.keep(now, max(self._set.min_running, self._pledge))
-        self._pledge = 0.0
+    def awoke(self, now: float, *, wanted: bool) -> None:
+        """Running is confirmed: redeem the pledge. A request gets no less than the minimum (FZ-023)."""
+        least = self._set.min_running if wanted or self._pledge is None else 0.0
+        self.keep(now, max(least, self._pledge or 0.0))
+        self._pledge = None
 
     def slept(self, now: float) -> None:
         """Sleep was asked for: the next time counts from here (FZ-023)."""

@@ -33,6 +33,11 @@ class Lookout:
         self.obstacle = ""
         self._quiesce_until: float | None = None
 
+    def configured(self, settings: IdleSettings) -> None:
+        """Other settings. The numbers go on, lest a late answer meet a look of the same number."""
+        self._set = settings
+        self.forget()
+
     def look(self, now: float) -> Look | None:
         """The look to take, or None when there is nothing to look for."""
         cpu_above = self._set.quiesce_cpu

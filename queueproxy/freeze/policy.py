@@ -37,7 +37,7 @@ from queueproxy.freeze.hold import Hold
 from queueproxy.freeze.ladder import Ladder
 from queueproxy.freeze.lookout import Lookout
 from queueproxy.freeze.settings import IdleSettings
-from queueproxy.freeze.standing import check, words
+from queueproxy.freeze.standing import Standing, check
 from queueproxy.freeze.vocabulary import (
     DROP_POOL,
     NOTHING,
@@ -64,11 +64,11 @@ _ASLEEP = frozenset({State.THROTTLED, State.FROZEN})
 _STATE_OF = {Rung.THROTTLED: State.THROTTLED, Rung.FROZEN: State.FROZEN}
 
 
-class IdlePolicy:
+class IdlePolicy(Standing):
     """May the app sleep, and is it awake?"""
 
     __slots__ = (
-        "_hold", "_idle_at", "_ladder", "_lookout", "_off", "_quick", "_wish",
+        "_hold", "_idle_at", "_ladder", "_lookout", "_off", "_pending", "_quick", "_wish",
         "busy", "half_read", "is_open", "shadow", "state",
     )  # fmt: skip
 
@@ -79,7 +79,8 @@ class IdlePolicy:
         self.half_read = 0  # connections with the beginning of a request on them
         self.is_open = True  # a request may be forwarded
         self.state = State.AWAKE if self._ladder.rungs else State.DISABLED
-        self._off = "" if self._ladder.rungs else "freezing is off"
+        self._off = ""  # why there is no freezing, when it is not the settings' doing
+        self._pending: IdleSettings | None = None  # hold from the next certain running
         self._idle_at = 0.0
         self._hold = Hold(settings)
         self._wish = Wish(settings)
@@ -132,9 +133,8 @@ class IdlePolicy:
     # === Events from the app's life. ===
 
     def touched(self, now: float, why: str = "touched", hold_for: float | None = None) -> Effects:
-        """A sign that somebody may need the app (accepted connection, knock, heartbeat): run for `hold_for` seconds at
-        least (None: `min_running`), counted from the confirmed thaw. It is no request: it does not end an idle period
-        (FZ-098)."""
+        """A sign that somebody may need the app (accepted connection, knock, heartbeat): run for `hold_for` seconds
+        (None: `min_running`), counted from the confirmed thaw. It is no request and ends no idle period (FZ-098)."""
         if self.state in _ASLEEP or self.state is State.WAKING:
             self._hold.pledge(hold_for)
             return self._wake(now, why) if self.state in _ASLEEP else NOTHING
@@ -160,8 +160,6 @@ class IdlePolicy:
 
     def disabled(self, now: float, reason: str) -> Effects:
         """Freezing is not to be had (no freezer, switched off): stay awake, thawing first if need be (FZ-014, D13)."""
-        if not self._ladder.rungs:
-            return NOTHING
         self._off = reason
         if self.state in _ASLEEP:
             return self._wake(now, reason)
@@ -170,11 +168,22 @@ class IdlePolicy:
 
     def enabled(self, now: float) -> Effects:
         """Freezing is to be had again; a new idle period begins."""
-        if not self._ladder.rungs or not self._off:
+        if not self._off:
             return NOTHING
         self._off = ""
         self._new_period(now)
-        return self._checked((self._move(_AWAKE, "enabled"),) if self.state is State.DISABLED else NOTHING)
+        return self._allowed("enabled")
+
+    def configured(self, now: float, settings: IdleSettings) -> Effects:
+        """Other settings: at once while running is certain, otherwise the app is woken and they hold from then."""
+        if self._wish.rung is not _RUNNING or not self._wish.settled:
+            self._pending = settings
+            return self._wake(now, "configured") if self.state in _ASLEEP else NOTHING
+        self._configure(settings)
+        stops = self.off and (self.state is _AWAKE or self.state is _GRACE)
+        moved = (self._move(State.DISABLED, self.off),) if stops else NOTHING
+        self._new_period(now)
+        return moved or self._allowed("configured")
 
     def terminated(self, now: float) -> Effects:
         """SIGTERM or drain: running for ever after, thawing first unless running is certain (FZ-050)."""
@@ -196,6 +205,14 @@ class IdlePolicy:
         if rung is _RUNNING and wish.rung is _RUNNING and wish.settled:
             return NOTHING
         return self._wake(now, f"found {rung.name.lower()}")
+
+    def woken(self, now: float, why: str) -> Effects:
+        """The mechanism says the app runs, and nobody here asked for it: an operator, a stop signal, an expired lease.
+        Take its word, have it confirmed, and let a whole idle period pass before the next sleep."""
+        if self.state not in _ASLEEP:
+            return NOTHING
+        self._idle_at = now
+        return self._wake(now, why)
 
     # === Answers to `Ask` and `Look`. ===
 
@@ -267,43 +284,7 @@ class IdlePolicy:
             self._move(_GRACE, "")
         return self._descend(now) if self.state is _GRACE or self.state in _ASLEEP else NOTHING
 
-    # === What an operator, a probe and a status page ask. ===
-
-    @property
-    def asleep(self) -> bool:
-        """Probes are answered from the last real result. Never in shadow mode."""
-        return not self.is_open
-
-    @property
-    def generation(self) -> int:
-        """Of the newest wish."""
-        return self._wish.generation
-
-    @property
-    def settled(self) -> bool:
-        """The newest wish is confirmed."""
-        return self._wish.settled
-
-    @property
-    def stuck(self) -> bool:
-        """The app cannot be woken: readiness fails (FZ-046)."""
-        return self._wish.stuck
-
-    @property
-    def grace(self) -> float | None:
-        """Seconds of idleness before the first rung, as it stands now; None without rungs."""
-        return self._ladder.grace(self._idle_at) if self._ladder.rungs else None
-
-    def reason(self, now: float) -> str:
-        """Why the app is awake, or asleep, in words for a status page."""
-        said = words(self, now)
-        return f"shadow: {said}" if self.shadow else said
-
     # === Going down. ===
-
-    def _idle_since(self) -> float:
-        """The idle period's beginning. Idleness before the app was armed does not count (FZ-013)."""
-        return max(self._idle_at, self._hold.armed_at)
 
     def _descend(self, now: float) -> Effects:
         if now < self._lookout.again_at:
@@ -357,11 +338,14 @@ class IdlePolicy:
     def _awoke(self, now: float) -> Effects:
         self._ladder.thaw_seen(now - self._wish.asked_at)
         self._wish.settle()
-        self._hold.awoke(now)
+        self._hold.awoke(now, wanted=self.busy > 0 or self.half_read > 0)
         self.is_open = True
+        if self._pending is not None:
+            self._configure(self._pending)
         if self.state is State.TERMINATING:
             return self._checked((OPEN,))
-        moved = self._move(State.DISABLED, self._off) if self._off else self._move(_AWAKE, self._wish.why)
+        off = self.off
+        moved = self._move(State.DISABLED, off) if off else self._move(_AWAKE, self._wish.why)
         return self._checked((moved, OPEN))
 
     def _thaw_failed(self, now: float, detail: str) -> Effects:
@@ -369,6 +353,20 @@ class IdlePolicy:
         return self._checked((Refuse(detail),) if self._wish.thaw_failed(now) else NOTHING)
 
     # === Small parts. ===
+
+    def _configure(self, settings: IdleSettings) -> None:
+        self._pending = None
+        self.shadow = settings.shadow
+        self._ladder = Ladder(settings)
+        self._lookout.configured(settings)
+        self._hold.configured(settings)
+        self._wish.configured(settings)
+        self._quick = not self._ladder.learns
+
+    def _allowed(self, why: str) -> Effects:
+        """Sleep is possible as far as freezer and settings go."""
+        back = self.state is State.DISABLED and not self.off
+        return self._checked((self._move(_AWAKE, why),) if back else NOTHING)
 
     def _ask(self, now: float, rung: Rung, why: str) -> Ask:
         self.is_open = self.shadow

@@ -38,6 +38,10 @@ class Wish:
         flags = ("" if self.settled else " unsettled") + (" stuck" if self.stuck else "")
         return f"wish={self.rung.name} gen={self.generation}{flags}"
 
+    def configured(self, settings: IdleSettings) -> None:
+        """Other settings from here on; what holds already goes on holding."""
+        self._set = settings
+
     def ask(self, now: float, rung: Rung, why: str) -> Ask:
         """A new wish; from here on nothing is certain."""
         self.rung = rung

@@ -1,5 +1,6 @@
 """What keeps an idle app awake."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -44,22 +45,45 @@ def test_a_relapse_serves_no_second_uptime_but_a_restart_does(armed: Hold) -> No
 def test_hysteresis_counts_from_the_sleep_and_from_the_thaw(armed: Hold) -> None:
     armed.slept(20.0)
     assert armed.until == 21.0
-    armed.awoke(20.1)
+    armed.awoke(20.1, wanted=True)
     assert armed.until == 21.0
-    armed.awoke(20.9)
+    armed.awoke(20.9, wanted=True)
     assert armed.until == 21.15
 
 
 @pytest.mark.fz("FZ-098")
-def test_a_pledge_is_redeemed_once_and_never_below_the_minimum(armed: Hold) -> None:
+def test_a_pledge_is_redeemed_once_and_the_longest_counts(armed: Hold) -> None:
     armed.pledge(5.0)
     armed.pledge(0.1)
     assert armed.until == 10.0
-    armed.awoke(20.0)
+    armed.awoke(20.0, wanted=False)
     assert armed.until == 25.0 and armed.words(24.0) == "held: 1 s to go"
     armed.pledge(None)
-    armed.awoke(30.0)
+    armed.awoke(30.0, wanted=False)
     assert armed.until == 30.25
+
+
+@pytest.mark.fz("FZ-023", "FZ-098")
+def test_a_short_pledge_undercuts_the_minimum_unless_somebody_wants_the_app(armed: Hold) -> None:
+    armed.pledge(0.1)
+    armed.awoke(20.0, wanted=False)
+    assert armed.until == 20.1
+    armed.pledge(0.1)
+    armed.awoke(30.0, wanted=True)
+    assert armed.until == 30.25
+    armed.awoke(40.0, wanted=False)
+    assert armed.until == 40.25, "no pledge left: the minimum"
+
+
+@pytest.mark.fz("FZ-011")
+def test_another_minimum_uptime_counts_from_the_same_readiness(armed: Hold) -> None:
+    armed.configured(replace(SETTINGS, min_uptime=3.0))
+    assert armed.until == 3.0
+    armed.unready()
+    armed.configured(replace(SETTINGS, min_uptime=30.0))
+    assert armed.until == inf
+    armed.ready(20.0)
+    assert armed.until == 30.0
 
 
 def test_keeping_never_shortens(armed: Hold) -> None:

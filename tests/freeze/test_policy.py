@@ -79,6 +79,9 @@ EVENTS: dict[str, Callable[[int, int], Event]] = {
     "terminated": lambda gen, look: on.terminated(),
     "adopted0": lambda gen, look: on.adopted(gen, RUNNING),
     "adopted2": lambda gen, look: on.adopted(gen + 5, FROZEN),
+    "woken": lambda gen, look: on.woken("operator"),
+    "configured": lambda gen, look: on.configured(STAGED),
+    "rungless": lambda gen, look: on.configured(IdleSettings(freeze_after=None)),
     "running": lambda gen, look: on.confirmed(gen, RUNNING),
     "throttled": lambda gen, look: on.confirmed(gen, THROTTLED),
     "frozen": lambda gen, look: on.confirmed(gen, FROZEN),
@@ -166,6 +169,30 @@ stuck                   .      .         .          .      .   Wa
 terminating             .      .         .          .      .    .
 term. thawing           .      .         .          .      .    .
 term. stuck             .      .         .          .      .   Xa
+
+                woken  configured  rungless
+disabled            .           .         .
+unready             .           .         D
+held                .           .         D
+busy                .           .         D
+half-read           .           .         D
+busy+reading        .           .         D
+spent               .           .         D
+grace               .           A         D
+looking             .           A         D
+obstructed          .           A         D
+throttling         Wa          Wa        Wa
+throttled          Wa          Wa        Wa
+deepening          Wa          Wa        Wa
+freezing           Wa          Wa        Wa
+frozen             Wa          Wa        Wa
+waking              .           .         .
+waking busy         .           .         .
+retrying            .           .         .
+stuck               .           .         .
+terminating         .           .         .
+term. thawing       .           .         .
+term. stuck         .           .         .
 """
 
 LETTERS = {State.DISABLED: "D", State.AWAKE: "A", State.GRACE: "G", State.THROTTLED: "T", State.FROZEN: "F",
@@ -833,6 +860,78 @@ def test_without_rungs_the_policy_is_disabled_for_good() -> None:
     door.tell("disabled", "no freezer")
     assert door.policy.state is State.DISABLED and door.log == [] and door.policy.next_deadline() is None
     assert door.policy.reason(2.0) == "freezing is off" and door.policy.grace is None
+
+
+@pytest.mark.fz("FZ-110")
+def test_terms_that_arrive_later_hold_from_a_new_idle_period() -> None:
+    door = awake_door(freeze_after=None)
+    assert door.policy.state is State.DISABLED
+    door.to(10.0).tell("configured", IdleSettings(freeze_after=3.0, min_uptime=0.0))
+    assert door.to(60.0).asks() == [13.0]
+
+
+@pytest.mark.fz("FZ-110")
+@pytest.mark.parametrize("order", [("configured", "enabled"), ("enabled", "configured")])
+def test_a_freezer_that_comes_late_brings_its_terms(order: tuple[str, str]) -> None:
+    door = awake_door(freeze_after=1.0)
+    door.tell("disabled", "no freezer yet")
+    door.to(10.0)
+    arguments = {"configured": [IdleSettings(freeze_after=3.0, min_uptime=0.0)], "enabled": []}
+    for event in order:
+        door.tell(event, *arguments[event])
+    assert door.to(60.0).asks() == [13.0]
+
+
+@pytest.mark.fz("FZ-110")
+def test_terms_that_forbid_sleep_wake_the_app_first() -> None:
+    door = awake_door()
+    door.to(10.0)
+    door.answers = False
+    door.tell("configured", IdleSettings(freeze_after=None))
+    assert door.policy.state is State.WAKING and not door.policy.is_open
+    door.tell("confirmed", 2, RUNNING)
+    assert door.policy.state is State.DISABLED and door.policy.reason(10.0) == "freezing is off"
+
+
+@pytest.mark.fz("FZ-110", "FZ-113")
+def test_shadow_mode_begins_and_ends_only_while_running_is_certain() -> None:
+    door = awake_door(freeze_after=1.0)
+    door.to(10.0)
+    door.answers = False
+    door.tell("configured", IdleSettings(freeze_after=1.0, min_uptime=0.0, shadow=True))
+    assert not door.policy.shadow and not door.policy.is_open, "the app sleeps in earnest"
+    door.tell("confirmed", 2, RUNNING)
+    assert door.policy.shadow
+    door.answers = True
+    door.to(20.0)
+    assert door.policy.state is State.FROZEN and door.policy.is_open
+    door.tell("configured", IdleSettings(freeze_after=1.0, min_uptime=0.0))
+    assert not door.policy.shadow and door.policy.state is State.AWAKE and door.policy.is_open
+
+
+@pytest.mark.fz("FZ-068", "FZ-090")
+def test_a_thaw_from_outside_is_confirmed_and_a_whole_grace_passes_before_the_next_sleep() -> None:
+    door = awake_door(freeze_after=2.0)
+    door.to(10.0).tell("woken", "operator")
+    assert door.policy.is_open and door.policy.generation == 2
+    assert door.to(60.0).asks() == [2.0, 12.0]
+    door.request(70.0)
+    door.tell("woken", "operator")
+    assert door.policy.generation == 4, "news to nobody"
+
+
+@pytest.mark.fz("FZ-023", "FZ-098")
+def test_a_knock_may_be_shorter_than_the_minimum_but_not_for_a_request() -> None:
+    door = awake_door(freeze_after=0.0, min_running=0.25)
+    door.to(10.0).tell("touched", "knock", 0.1)
+    door.to(20.0)
+    door.answers = False
+    door.tell("touched", "knock", 0.1)
+    door.tell("arrived")
+    door.tell("confirmed", door.policy.generation, RUNNING)
+    door.tell("finished")
+    door.answers = True
+    assert door.to(30.0).asks() == [0.0, 10.1, 20.25]
 
 
 @pytest.mark.fz("FZ-113")

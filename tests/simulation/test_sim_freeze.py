@@ -16,6 +16,7 @@ import os
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -77,8 +78,10 @@ class World:
         self.armed_at = inf
         self.first_ready_at: float | None = None
         self.idle_at = self.now
-        self.off = self.settings.freeze_after is None and self.settings.throttle_after is None
-        self.hopeless = self.off
+        self.disabled = False
+        self.pending: IdleSettings | None = None
+        self.pledge: float | None = None
+        self.least_awake = 0.0  # what the last wake is worth
         self.terminated = False
         self.spent = False
         self.awoke_at = -inf
@@ -149,6 +152,11 @@ class World:
         elif effect is OPEN:
             self.opened += 1
             self.awoke_at = self.now
+            wanted = self.busy or self.half_read or self.pledge is None
+            self.least_awake = max(self.settings.min_running if wanted else 0.0, self.pledge or 0.0)
+            self.pledge = None
+            if self.pending is not None:
+                self.settled_on(self.pending)
             self.running += self.waiting
             self.waiting = 0
         elif effect is DROP_POOL:
@@ -292,7 +300,37 @@ class World:
 
     def touch(self) -> None:
         self.forget_look()
-        self.tell("touched", "knock", self.dice.choice([None, 0.0, 0.5]))
+        hold = self.dice.choice([None, 0.0, 0.5])
+        if self.policy.state in (State.THROTTLED, State.FROZEN, State.WAKING):
+            self.pledge = max(self.pledge or 0.0, self.settings.min_running if hold is None else hold)
+        self.tell("touched", "knock", hold)
+
+    def wake_outside(self) -> None:
+        """An operator, a stop signal, an expired lease: the app runs, and the policy hears of it. Or a rumour."""
+        if self.policy.state in (State.THROTTLED, State.FROZEN):
+            self.idle_at = self.now
+            self.forget_look()
+        self.app = Rung.RUNNING
+        self.tell("woken", "operator")
+
+    def configure(self) -> None:
+        """The pod's terms changed: other delays, another uptime, shadow mode on or off, no sleep at all."""
+        drawn = draw_settings(self.dice)
+        settings = replace(self.settings, freeze_after=drawn.freeze_after, throttle_after=drawn.throttle_after,
+                           min_uptime=drawn.min_uptime, shadow=drawn.shadow)  # fmt: skip
+        asleep = self.question is not None and self.question.ask.rung is not Rung.RUNNING
+        if asleep or not self.policy.settled:
+            self.pending = settings
+        else:
+            self.settled_on(settings)
+            self.idle_at, self.spent = self.now, False
+        self.forget_look()
+        self.tell("configured", settings)
+
+    def settled_on(self, settings: IdleSettings) -> None:
+        self.settings, self.pending = settings, None
+        if self.armed_at < inf and self.first_ready_at is not None:
+            self.armed_at = self.first_ready_at + settings.min_uptime
 
     def become_ready(self) -> None:
         if self.armed_at == inf:
@@ -311,15 +349,22 @@ class World:
         else:
             self.tell("unready")
 
+    @property
+    def hopeless(self) -> bool:
+        return self.settings.freeze_after is None and self.settings.throttle_after is None
+
+    @property
+    def off(self) -> bool:
+        return self.disabled or self.hopeless
+
     def disable(self) -> None:
-        self.off = True
+        self.disabled = True
         self.forget_look()
         self.tell("disabled", "no freezer")
 
     def enable(self) -> None:
-        if self.off:
-            self.off = self.hopeless
-            self.spent = False
+        if self.disabled:
+            self.disabled = self.spent = False
         self.tell("enabled")
 
     def terminate(self) -> None:
@@ -336,8 +381,8 @@ class World:
         dice = self.dice
         action = dice.choices(
             [self.arrive, self.finish, self.touch, self.become_ready, self.fall_unready, self.disable, self.enable,
-             self.terminate],
-            [30, 40, 6, 6, 1, 1, 3, 0.25],
+             self.terminate, self.wake_outside, self.configure],
+            [30, 40, 6, 6, 1, 1, 3, 0.25, 1, 1],
         )[0]  # fmt: skip
         action()
 
@@ -385,7 +430,7 @@ class World:
         assert self.now >= self.suspended_until, "asked to sleep while freezing is suspended (FZ-066)"
         idle_for = self.now - max(self.idle_at, self.armed_at)
         assert idle_for > self.least_grace(ask.rung) - 1e-6, f"asked to sleep after {idle_for} s (FZ-020)"
-        assert self.now >= self.awoke_at + settings.min_running, "asked to sleep right after a thaw (FZ-023)"
+        assert self.now >= self.awoke_at + self.least_awake, "asked to sleep right after a thaw (FZ-023)"
         if last is None or not last.ask.rung:
             assert self.now >= self.slept_at + settings.min_between_freezes, "slept twice too soon (FZ-023)"
             self.slept_at = self.now
