@@ -16,7 +16,7 @@ from queueproxy.freeze.node.hierarchy import Mounts, parse_mounts
 from queueproxy.freeze.node.inventory import ContainerFacts
 from queueproxy.freeze.node.locate import Tree
 from queueproxy.freeze.node.naming import candidates, pod_path
-from tests.support.cgroupfs import Lab, Workload, place_of
+from tests.support.cgroupfs import Lab, Workload, place_of, until
 
 UNIFIED = ""
 
@@ -99,6 +99,16 @@ class Node:
         """The absolute path of a directory beneath the kubepods directory; of the first hierarchy unless named."""
         lab = self.first if controller is None else self._labs[controller]
         return f"{lab.root}/{self._top}/{path}"
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        return tuple(self._labs)
+
+    def remove(self, path: str, controller: str) -> None:
+        """Remove a container's directory once its last process has left it."""
+        where = self.at(path, controller)
+        until(lambda: not Path(where, "cgroup.procs").read_text(), f"{where} empty")
+        os.rmdir(where)
 
     def pod_at(self, pod: Pod, controller: str | None = None) -> str:
         return self.at(pod_path(self.root, pod.uid, pod.qos), controller)
