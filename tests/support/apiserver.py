@@ -68,6 +68,7 @@ class ApiServer:
         self.bind = bind
         self.port = 0
         self.token = authority.signed({"sub": ACCOUNT, "aud": [API_AUDIENCE], "exp": 1 << 40})
+        self._called = threading.Condition()
         self.calls: Counter[tuple[str, str]] = Counter()  # (verb, resource), as RBAC names them
         self.queries: list[dict[str, str]] = []  # of pod lists and watches
         self.events: list[dict[str, Any]] = []
@@ -183,6 +184,11 @@ class ApiServer:
         """As after a compaction: a watch from an older version is told 410."""
         self._do(_called(self.store.forget_history))
 
+    def wait_for_call(self, verb: str, resource: str, count: int = 1, within: float = 20.0) -> None:
+        """Returns when so many such calls have come in all; a watch counts once it is being told of changes."""
+        with self._called:
+            assert self._called.wait_for(lambda: self.calls[verb, resource] >= count, within), self.calls
+
     @property
     def watching(self) -> int:
         return len(self._watchers)
@@ -284,23 +290,28 @@ class ApiServer:
             return await handler(request)  # type: ignore[no-any-return]
         except Status as status:
             headers = {"Retry-After": str(status.retry_after)} if status.retry_after else {}
-            return web.json_response(status.body, status=status.code, headers=headers)
+            return _json(status.body, status=status.code, headers=headers)
         except web.HTTPNotFound:
             body = Status(404, "NotFound", "the server could not find the requested resource").body
-            return web.json_response(body, status=404)
+            return _json(body, status=404)
+
+    def _count(self, verb: str, resource: str) -> None:
+        with self._called:
+            self.calls[verb, resource] += 1
+            self._called.notify_all()
 
     async def _pod(self, request: web.Request) -> web.Response:
-        self.calls["get", "pods"] += 1
+        self._count("get", "pods")
         key = (request.match_info["namespace"], request.match_info["name"])
         if key not in self.store.pods:
             raise Status(404, "NotFound", f'pods "{key[1]}" not found')
-        return web.json_response(self.store.pods[key])
+        return _json(self.store.pods[key])
 
     async def _event(self, request: web.Request) -> web.Response:
-        self.calls["create", "events"] += 1
+        self._count("create", "events")
         event = await request.json()
         self.events.append(event)
-        return web.json_response(event, status=201)
+        return _json(event, status=201)
 
     async def _pods(self, request: web.Request) -> web.StreamResponse:
         query = dict(request.query)
@@ -308,7 +319,6 @@ class ApiServer:
             query.get("fieldSelector", ""), query.get("labelSelector", ""), request.match_info.get("namespace", "")
         )
         watch = query.get("watch", "false").lower() in ("true", "1")
-        self.calls["watch" if watch else "list", "pods"] += 1
         self.queries.append(query)
         version = query.get("resourceVersion", "")
         if version and not version.isdigit():
@@ -317,10 +327,11 @@ class ApiServer:
             raise Status(422, "Invalid", "resourceVersionMatch: Forbidden")
         if watch:
             return await self._watch(request, selects, query, version)
+        self._count("list", "pods")
         await asyncio.sleep(self.list_delay)
         if version and int(version) > self.store.version:
             raise Status(504, "Timeout", f"Too large resource version: {version}, current: {self.store.version}", 1)
-        return web.json_response(
+        return _json(
             {
                 "kind": "PodList",
                 "apiVersion": "v1",
@@ -341,6 +352,7 @@ class ApiServer:
             missed = self.store.since(int(version)) if version not in ("", "0") else []
         except Status as status:
             if self.expired_as == "status":
+                self._count("watch", "pods")
                 raise
             expired, missed = status, []
         timeout = int(query.get("timeoutSeconds", "0")) or random.randrange(1800, 3600)
@@ -351,6 +363,7 @@ class ApiServer:
         response.enable_chunked_encoding()
         queue: asyncio.Queue[Change | None] = asyncio.Queue()
         self._watchers[queue] = request
+        self._count("watch", "pods")
         first = self.store.select(selects) if version in ("", "0") else []
         try:
             await response.prepare(request)
@@ -384,15 +397,21 @@ class ApiServer:
             await _send(response, event)
 
     async def _review(self, request: web.Request) -> web.Response:
-        self.calls["create", "tokenreviews"] += 1
+        self._count("create", "tokenreviews")
         body = await request.json()
-        if body.get("kind") != "TokenReview" or body.get("apiVersion") != "authentication.k8s.io/v1":
+        if body.get("kind", "TokenReview") != "TokenReview":  # absent is what the path says
             raise Status(400, "BadRequest", "the object provided is unrecognized")
         spec = body.get("spec") or {}
         if not spec.get("token"):
             raise Status(400, "BadRequest", "token is required for TokenReview in authentication")
-        review = {**body, "metadata": {}, "status": self._judged(spec["token"], spec.get("audiences") or [])}
-        return web.json_response(self.tamper(review), status=201)
+        review = {
+            "kind": "TokenReview",
+            "apiVersion": "authentication.k8s.io/v1",
+            **body,
+            "metadata": {},
+            "status": self._judged(spec["token"], spec.get("audiences") or []),
+        }
+        return _json(self.tamper(review), status=201)
 
     def _judged(self, token: str, audiences: list[str]) -> dict[str, Any]:
         claims = authority.verified(token)
@@ -420,6 +439,12 @@ class ApiServer:
         return {"authenticated": True, "user": user, "audiences": granted}
 
 
+def _json(body: object, status: int = 200, headers: Mapping[str, str] = {}) -> web.Response:
+    # Without a charset, as the real one writes it.
+    told = {"Content-Type": "application/json", "Cache-Control": "no-cache, private", **headers}
+    return web.Response(body=json.dumps(body).encode(), status=status, headers=told)
+
+
 async def _send(response: web.StreamResponse, event: Mapping[str, Any]) -> None:
     await response.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
 
@@ -429,7 +454,7 @@ async def _called(function: Callable[[], T]) -> T:
 
 
 async def _version(request: web.Request) -> web.Response:
-    return web.json_response({"major": "1", "minor": "36", "gitVersion": "v1.36.2"})
+    return _json({"major": "1", "minor": "36", "gitVersion": "v1.36.2"})
 
 
 async def _healthy(request: web.Request) -> web.Response:

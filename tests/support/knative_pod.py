@@ -62,6 +62,8 @@ def knative_pod(
                 {
                     "name": each,
                     "containerID": f"{runtime}://{ids.get(each) or container_id(uid, each)}",
+                    "image": f"ko.local/{each}:v1",
+                    "imageID": "sha256:8dea63d7dfef405765913fae4c6ce25e0d057daea1dcebbc045d786ee9bf0d4a",
                     "ready": True,
                     "started": True,
                     "restartCount": 0,

@@ -70,6 +70,7 @@ class Cluster:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+            await asyncio.sleep(0)  # the transports end at the next turn
 
     @asynccontextmanager
     async def _call(

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from queueproxy.clock import monotonic
 from queueproxy.freeze.annotations import PodPolicy
@@ -24,15 +24,21 @@ from queueproxy.freeze.node.inventory import REVISION_LABEL, PodFacts, Rules, po
 from queueproxy.freeze.node.listing import members
 from queueproxy.log import Log
 
-__all__ = ["Pods"]
+__all__ = ["Patience", "Pods"]
 
 _PATH: Final = "/api/v1/pods"
 _LIST_WITHIN: Final = 30.0  # seconds for one list
-_WATCH_FOR: Final = 300  # seconds, and up to twice that, as client-go asks (so that nodes do not renew together)
-_SILENCE: Final = 150.0  # seconds without even a bookmark, which the server sends each minute: the connection is dead
-_PAUSE, _PAUSE_MAX = 0.5, 30.0  # seconds after a failure; doubles, half of it random
-_SETTLED: Final = 5.0  # a watch that lasted so long starts the pauses anew
 _AT_ONCE: Final = 8  # pods of a list between two turns of the loop: 2 ms
+
+
+class Patience(NamedTuple):
+    """How long what may take, in seconds."""
+
+    watch_for: int = 300  # and up to twice that, as client-go asks, so that nodes do not renew together
+    silence: float = 150.0  # without even a bookmark, which the server sends each minute: the connection is dead
+    pause: float = 0.5  # after a failure; doubles, and half of it is chance
+    pause_max: float = 30.0
+    settled: float = 5.0  # a watch that lasted so long starts the pauses anew
 
 
 class _Expired(Exception):
@@ -52,6 +58,7 @@ class Pods:
         known: Callable[[PodFacts], None],
         gone: Callable[[str], None],
         chance: random.Random | None = None,
+        patience: Patience = Patience(),  # noqa: B008 - immutable
     ) -> None:
         self._cluster = cluster
         self._rules = rules
@@ -60,6 +67,7 @@ class Pods:
         self._known = known
         self._gone = gone
         self._chance = chance or random.Random()
+        self._patience = patience
         self._facts: dict[str, PodFacts] = {}
         self._select = {"fieldSelector": f"spec.nodeName={rules.node}", "labelSelector": REVISION_LABEL}
         self._version = "0"  # to begin with, whatever the server has at hand
@@ -107,7 +115,7 @@ class Pods:
                 self._version = ""  # the newest there is
                 if self._pause:  # and again, shortly after the last time
                     await asyncio.sleep(self._longer_pause())
-                self._pause = max(self._pause, _PAUSE / 2)
+                self._pause = max(self._pause, self._patience.pause / 2)
             except Exception as error:
                 await asyncio.sleep(self._failed(error))
 
@@ -142,7 +150,8 @@ class Pods:
 
     async def _watch(self) -> None:
         self.watches += 1
-        lasts = _WATCH_FOR + self._chance.randrange(_WATCH_FOR)
+        patience = self._patience
+        lasts = patience.watch_for + self._chance.randrange(patience.watch_for)
         query = self._select | {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -151,7 +160,7 @@ class Pods:
         }
         began_at = monotonic()
         try:
-            async with aclosing(self._cluster.lines(_PATH, query, _SILENCE, lasts + _LIST_WITHIN)) as lines:
+            async with aclosing(self._cluster.lines(_PATH, query, patience.silence, lasts + _LIST_WITHIN)) as lines:
                 async for line in lines:
                     if line:
                         self._event(json.loads(line))
@@ -163,9 +172,9 @@ class Pods:
             raise
         finally:
             self._lost_at = min(self._lost_at, monotonic())
-            if monotonic() - began_at >= _SETTLED:
+            if monotonic() - began_at >= patience.settled:
                 self._pause = 0.0
-        if monotonic() - began_at < _SETTLED:
+        if monotonic() - began_at < patience.settled:
             raise ApiError(0, "the watch ended at once")
 
     def _open(self) -> None:
@@ -218,8 +227,8 @@ class Pods:
             )
         self._failing = True
         asked_for = error.retry_after if isinstance(error, ApiError) else None
-        return min(max(self._longer_pause(), asked_for or 0.0), _PAUSE_MAX)
+        return min(max(self._longer_pause(), asked_for or 0.0), self._patience.pause_max)
 
     def _longer_pause(self) -> float:
-        self._pause = min(max(self._pause * 2, _PAUSE), _PAUSE_MAX)
+        self._pause = min(max(self._pause * 2, self._patience.pause), self._patience.pause_max)
         return self._pause * self._chance.uniform(0.5, 1.0)

@@ -38,7 +38,8 @@ _PAUSE, _PAUSE_MAX = 0.25, 5.0  # seconds without calls after a failed one; doub
 
 
 class Reviewer:
-    """`screen`: what the node itself holds against some claims, before a review is spent on them; empty: nothing."""
+    """`screen`: what the node itself holds against some claims, before a review is spent on them; empty: nothing.
+    `within`: seconds for one review."""
 
     def __init__(
         self,
@@ -47,12 +48,14 @@ class Reviewer:
         node: str,
         log: Log,
         screen: Callable[[Claims], str] = lambda claims: "",
+        within: float = _WITHIN,
     ) -> None:
         self._cluster = cluster
         self._audience = audience
         self._node = node
         self._log = log
         self._screen = screen
+        self._within = within
         self._verdicts = Verdicts()
         self._waiting: dict[bytes, list[Answered]] = {}
         self._queue: deque[tuple[bytes, str, Claims]] = deque()
@@ -144,7 +147,7 @@ class Reviewer:
         spec = {"token": token, "audiences": [self._audience]}
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
         try:
-            answer = await self._cluster.post(_PATH, body, _WITHIN)
+            answer = await self._cluster.post(_PATH, body, self._within)
         except ApiError as error:
             self.failures += 1
             self._pause = min(max(self._pause * 2, _PAUSE), _PAUSE_MAX)

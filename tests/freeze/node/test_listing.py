@@ -57,7 +57,7 @@ def test_the_elements_of_items_come_one_by_one(text: str, pieces: list[Any]) -> 
     ],
 )  # fmt: skip
 def test_what_is_no_object_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - json's words or ours
+    with pytest.raises(ValueError):
         list(members(text))
 
 
