@@ -59,7 +59,8 @@ class PodMover:
         *,
         adopt: JournalHeld | None = None,
     ) -> None:
-        """With `adopt`, what a journal remembers of this pod; HeldError when that is not to be believed."""
+        """With `adopt`, what a journal remembers of this pod: HeldError when that is not to be believed, OSError when
+        it cannot be opened now."""
         self.uid = uid
         self._loop = loop
         self._tree = tree

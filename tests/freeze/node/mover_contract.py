@@ -281,6 +281,25 @@ class MoverContract:
             work.goes_on()
         assert reached(at.moved(mover, RUNNING), RUNNING)
 
+    def test_cgroups_within_a_container_stop_and_go_with_it_but_their_own_freeze_stays_theirs(self, at: Driver) -> None:
+        """T-25: an app with a delegated cgroup may freeze parts of itself."""
+        pod = at.node.pod()
+        at.node.run(pod.paths[0])
+        inside = [f"{pod.paths[0]}/{name}" for name in ("running", "frozen")]
+        for path in inside:
+            os.mkdir(at.node.at(path))
+        running, frozen = (at.node.first.run(at.node.at(path), "ticking") for path in inside)
+        self.foreign(at, inside[1])
+        mover = at.mover(pod)
+        for _ in range(3):
+            assert reached(at.moved(mover, FROZEN), FROZEN)
+            running.stands_still()
+            assert reached(at.moved(mover, RUNNING), RUNNING)
+            running.goes_on()
+            frozen.stands_still()
+        self.foreign(at, inside[1], freeze=False)
+        frozen.goes_on()
+
     # === Containers that are gone. ===
 
     @pytest.mark.fz("FZ-096")
