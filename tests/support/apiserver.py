@@ -75,6 +75,7 @@ class ApiServer:
         self.bookmark_every = bookmark_every
         self.expired_as = expired_as
         self.list_delay = 0.0  # seconds a list takes
+        self.tamper_list: Callable[[dict[str, Any]], dict[str, Any]] = lambda listed: listed
         self.tamper: Callable[[dict[str, Any]], dict[str, Any]] = lambda review: review
         self.ca_path, certificate, key = authority.certificates(
             self.folder, list(dict.fromkeys((bind, "127.0.0.1", "::1", *addresses)))
@@ -180,6 +181,10 @@ class ApiServer:
         """Ends every open watch without a word, or in the middle of one; returns how many."""
         return self._do(self._cut(mid_line))
 
+    def say_in_watches(self, text: bytes) -> None:
+        """Writes what no API server would into every open watch."""
+        self._do(self._say(text))
+
     def forget_history(self) -> None:
         """As after a compaction: a watch from an older version is told 410."""
         self._do(_called(self.store.forget_history))
@@ -269,6 +274,11 @@ class ApiServer:
             queue.put_nowait(None)
         return len(watchers)
 
+    async def _say(self, text: bytes) -> None:
+        for request in self._watchers.values():
+            if request._payload_writer is not None:
+                await request._payload_writer.write(text)
+
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
         """Outages, authentication, and refusals in the API's form."""
@@ -331,18 +341,17 @@ class ApiServer:
         await asyncio.sleep(self.list_delay)
         if version and int(version) > self.store.version:
             raise Status(504, "Timeout", f"Too large resource version: {version}, current: {self.store.version}", 1)
-        return _json(
-            {
-                "kind": "PodList",
-                "apiVersion": "v1",
-                "metadata": {"resourceVersion": str(self.store.version)},
-                # Items of a list carry neither kind nor version.
-                "items": [
-                    {key: value for key, value in pod.items() if key not in ("kind", "apiVersion")}
-                    for pod in self.store.select(selects)
-                ],
-            }
-        )
+        listed = {
+            "kind": "PodList",
+            "apiVersion": "v1",
+            "metadata": {"resourceVersion": str(self.store.version)},
+            # Items of a list carry neither kind nor version.
+            "items": [
+                {key: value for key, value in pod.items() if key not in ("kind", "apiVersion")}
+                for pod in self.store.select(selects)
+            ],
+        }
+        return _json(self.tamper_list(listed))
 
     async def _watch(
         self, request: web.Request, selects: Selector, query: Mapping[str, str], version: str

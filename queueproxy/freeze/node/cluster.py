@@ -95,7 +95,7 @@ class Cluster:
                         raise await self._refusal(response)
                     yield response
                 finally:
-                    response.release()
+                    _leave(response)
         except ApiError:
             raise
         except Exception as error:
@@ -127,6 +127,14 @@ class Cluster:
                 self._client = client.ApiClient(settings)
                 self._client.user_agent = "queueproxy-freezer"
             return self._client
+
+
+def _leave(response: Any) -> None:
+    """Ends an answer that was not read to its end, without waiting for a server that may be gone to say goodbye."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.release()
 
 
 def _modules() -> tuple[Any, Any]:
