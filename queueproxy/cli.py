@@ -19,8 +19,11 @@ Knative's queue-proxy, rewritten, that also puts idle apps to sleep.
 
 commands:
   serve      the sidecar: proxies, limits, counts and probes as its environment says
+  freezer    the node's freezer: freezes and thaws pods for their sidecars
+  status     the pods of this node, asleep and awake
+  doctor     what this node can do, what that means, what to do
   run        start any web app, serve it, and freeze it between requests
-  thaw-all   thaw everything a killed `run` left frozen
+  thaw-all   thaw everything a killed `run` or freezer left frozen
   bench      measure CPU per request, latency, memory and wake time
 
 `queueproxy COMMAND --help` says more. Version: `queueproxy --version`.
@@ -47,6 +50,11 @@ def main(argv: list[str] | None = None) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command == "serve":
         return _serve(rest)
+    if command in ("freezer", "status", "doctor"):
+        from queueproxy.freeze.node import commands
+
+        mains = {"freezer": commands.freezer_main, "status": commands.status_main, "doctor": commands.doctor_main}
+        return mains[command](rest)
     if command == "run":
         from queueproxy.local.flags import run_main
 

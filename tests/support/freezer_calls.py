@@ -105,11 +105,13 @@ class ScriptedDoor:
 
     def __init__(self) -> None:
         self.refused: dict[str, Admission] = {}
+        self.annoyed = False
+        self.wait = 0.0
         self.only: frozenset[str] | None = None  # the tokens there are, where it matters
         self.held: dict[str, Callable[[Admission], None]] = {}
         self.hold = False
 
-    def admit(self, token: str, peer: str, admitted: Callable[[Admission], None]) -> None:
+    def admit(self, token: str, secret: str | None, peer: str, admitted: Callable[[Admission], None]) -> None:
         if self.hold:
             self.held[token] = admitted
             return
@@ -120,6 +122,13 @@ class ScriptedDoor:
             admitted(Admission("", Problem.UNAUTHENTICATED))
         else:
             admitted(Admission(uid))
+
+    def locked_out(self, peer: str) -> bool:
+        return self.annoyed
+
+    def pace(self, uid: str) -> float:
+        wait, self.wait = self.wait, 0.0
+        return wait
 
 
 class ScriptedDesk:
@@ -139,7 +148,7 @@ class ScriptedDesk:
     def viewed(self, uid: str, answered: Answered) -> None:
         answered(View(Rung.RUNNING, 0, policy=DEFAULTS), None, "")
 
-    def asked(self, uid: str, request: StateRequest, answered: Answered) -> None:
+    def asked(self, uid: str, request: StateRequest, answered: Answered, *, fresh: bool = True) -> None:
         if self.broken:
             raise KeyError(f"secret of {uid}")
         self.asks.append((uid, request))
@@ -152,7 +161,7 @@ class ScriptedDesk:
         else:
             answered(view, None, "")
 
-    def asked_of_old(self, uid: str, action: OldAction, answered: Answered) -> None:
+    def asked_of_old(self, uid: str, action: OldAction, answered: Answered, *, fresh: bool = True) -> None:
         self.asks.append((uid, action))
         problem, detail = self.refusal or (None, "")
         answered(None, problem, detail)

@@ -17,8 +17,9 @@ from queueproxy.env import ConfigError
 from queueproxy.freeze.annotations import DEFAULTS, PREFIX, PodPolicy, parse, parse_duration
 from queueproxy.freeze.node.inventory import Rules
 from queueproxy.freeze.node.limits import Rate, Rates
+from queueproxy.freeze.node.naming import ROOTS
 
-__all__ = ["Address", "ConfigError", "Identity", "Leases", "Listen", "NodeConfig", "load"]
+__all__ = ["Address", "ConfigError", "Identity", "Leases", "Listen", "NodeConfig", "load", "parse_address"]
 
 _T = TypeVar("_T")
 _PORT: Final = 9696  # where the old daemon was published on each node (design 5)
@@ -68,7 +69,8 @@ class Identity(NamedTuple):
 
 
 class NodeConfig(NamedTuple):
-    """One freezer. `kubeconfig` "" means from within the cluster; `rules` has the node's name (T-11)."""
+    """One freezer. `kubeconfig` "" means from within the cluster; `rules` has the node's name (T-11); `kubepods` are
+    relative to each hierarchy mounted at or below `cgroups`."""
 
     rules: Rules
     listen: Listen
@@ -78,6 +80,7 @@ class NodeConfig(NamedTuple):
     rates: Rates
     kubeconfig: str
     cgroups: str
+    kubepods: tuple[str, ...]
     proc: str
     journal: str
     drain_s: float
@@ -116,6 +119,7 @@ def load(text: str, environ: Mapping[str, str]) -> NodeConfig:
         ),
         kubeconfig=read.path("kubernetes.kubeconfig", ""),
         cgroups=read.path("cgroups.root", "/sys/fs/cgroup"),
+        kubepods=read.directories("cgroups.kubepods", ROOTS),
         proc=read.path("cgroups.proc", "/proc"),
         journal=read.path("journal", "/run/queueproxy-freezer"),
         drain_s=read.seconds("drain", 10.0, 0.0, 300.0),
@@ -211,7 +215,7 @@ class _Reader:
         return self._parsed(name, default, _path)
 
     def address(self, name: str, default: Address) -> Address:
-        return self._parsed(name, default, _address)
+        return self._parsed(name, default, parse_address)
 
     def one_of(self, name: str, default: str, words: tuple[str, ...]) -> str:
         value = self.text(name, default)
@@ -227,6 +231,15 @@ class _Reader:
         if isinstance(value, list) and all(isinstance(word, str) and word for word in value):
             return frozenset(value)
         self.wrong.append(f"{name}: {value!r} is not a list of names")
+        return default
+
+    def directories(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        value = self._value(name)
+        if value is None:
+            return default
+        if isinstance(value, list) and value and all(isinstance(path, str) and _is_relative(path) for path in value):
+            return tuple(value)
+        self.wrong.append(f"{name}: {value!r} is not a list of directories relative to the mounts")
         return default
 
     def table(self, name: str) -> dict[str, Any]:
@@ -280,7 +293,11 @@ def _path(text: str) -> str:
     return text
 
 
-def _address(text: str) -> Address:
+def _is_relative(path: str) -> bool:
+    return all(part not in ("", ".", "..") for part in path.split("/")) and "\0" not in path
+
+
+def parse_address(text: str) -> Address:
     """`host:port`, `[v6]:port`, or `unix:/path`."""
     if text.startswith("unix:/"):
         return Address("", 0, text.removeprefix("unix:"))

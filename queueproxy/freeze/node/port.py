@@ -22,18 +22,25 @@ Answered = Callable[[View | None, Problem | None, str], None]
 
 
 class Admission(NamedTuple):
-    """Whose token it was, or why it does not count."""
+    """Whose token it was, or why it does not count. `fresh`: confirmed lately, so that it may also put to sleep."""
 
     uid: str
     problem: Problem | None = None
     retry_after_s: float | None = None
+    fresh: bool = True
 
 
 class Door(Protocol):
     """Knows who is calling."""
 
-    def admit(self, token: str, peer: str, admitted: Callable[[Admission], None]) -> None:
+    def admit(self, token: str, secret: str | None, peer: str, admitted: Callable[[Admission], None]) -> None:
         """Calls back exactly once, before it returns when the verdict is known."""
+
+    def locked_out(self, peer: str) -> bool:
+        """Somebody came with a good token and without the session. True: too often to be answered."""
+
+    def pace(self, uid: str) -> float:
+        """Seconds that a call for this pod has to wait for its turn; 0 for the ordinary ones."""
 
 
 class Desk(Protocol):
@@ -43,9 +50,9 @@ class Desk(Protocol):
 
     def viewed(self, uid: str, answered: Answered) -> None: ...
 
-    def asked(self, uid: str, request: StateRequest, answered: Answered) -> None: ...
+    def asked(self, uid: str, request: StateRequest, answered: Answered, *, fresh: bool) -> None: ...
 
-    def asked_of_old(self, uid: str, action: OldAction, answered: Answered) -> None: ...
+    def asked_of_old(self, uid: str, action: OldAction, answered: Answered, *, fresh: bool) -> None: ...
 
 
 class Caller(Protocol):

@@ -23,11 +23,14 @@ from queueproxy.clock import http_date
 from queueproxy.codec.http1 import HEAD, PAUSED, BadMessage, RequestHead, RequestReader
 from queueproxy.codec.response import answer_bytes, connection_line
 from queueproxy.freeze.node.call import MAX_HEAD, Call, Kind
-from queueproxy.freeze.node.port import Admission, Port
+from queueproxy.freeze.node.port import Admission, Answered, Port
 from queueproxy.freeze.wire import (
     PROBLEM_TYPE,
+    OldAction,
     Problem,
+    StateRequest,
     View,
+    Wanted,
     WireError,
     decode_old,
     decode_request,
@@ -180,7 +183,7 @@ class SidecarConnection(asyncio.Protocol):
         elif not call.token:
             self._answer(call, Problem.UNAUTHENTICATED, "no bearer token")
         else:
-            self._port.door.admit(call.token, self.peer, lambda admission: self._admitted(call, admission))
+            self._port.door.admit(call.token, call.secret, self.peer, lambda admission: self._admitted(call, admission))
 
     def _admitted(self, call: Call, admission: Admission) -> None:
         if self._transport.is_closing():
@@ -203,7 +206,7 @@ class SidecarConnection(asyncio.Protocol):
             return
         entry = port.sessions.enter(uid, self, call.secret, port.desk.sidecar_of(uid))
         if not entry.allowed:
-            self._answer(call, Problem.SESSION_REQUIRED)
+            self._lock_out(call)
             return
         self._welcome(uid)
         issue = entry.issue
@@ -221,7 +224,25 @@ class SidecarConnection(asyncio.Protocol):
         except WireError as error:
             self._answer(call, error.kind, error.detail)
             return
-        port.desk.asked(uid, request, answered)
+        wait = port.door.pace(uid)
+        if not wait:
+            port.desk.asked(uid, request, answered, fresh=admission.fresh)
+        elif request.wanted is Wanted.IDLE:
+            self._answer(call, Problem.RATE_LIMITED, retry_after_s=wait)
+        else:  # a thaw is never refused to its owner, but one that comes in a flood has to wait a little
+            port.loop.call_later(wait, self._serve_late, uid, request, answered, admission.fresh)
+
+    def _serve_late(self, uid: str, request: StateRequest, answered: Answered, fresh: bool) -> None:
+        if not self._transport.is_closing():
+            self._port.desk.asked(uid, request, answered, fresh=fresh)
+
+    def _lock_out(self, call: Call) -> None:
+        """A good token without the session (FZ-129)."""
+        if self._port.door.locked_out(self.peer):
+            self._port.cut_off["locked out"] += 1
+            self.drop()
+        else:
+            self._answer(call, Problem.SESSION_REQUIRED)
 
     def _welcome(self, uid: str) -> None:
         if not self.uid:
@@ -237,7 +258,7 @@ class SidecarConnection(asyncio.Protocol):
         elif not call.old_token:
             self._answer(call, Problem.MALFORMED)
         else:
-            self._port.door.admit(call.old_token, self.peer, lambda admission: self._admitted(call, admission))
+            self._port.door.admit(call.old_token, None, self.peer, lambda admission: self._admitted(call, admission))
 
     def _serve_old(self, call: Call, admission: Admission) -> None:
         port, uid = self._port, admission.uid
@@ -247,7 +268,7 @@ class SidecarConnection(asyncio.Protocol):
             self._answer(call, Problem.FORBIDDEN)
         elif port.sessions.held(uid, port.desk.sidecar_of(uid)):
             # It has no secrets, so a sidecar that does is not to be overruled by whoever found the token (FZ-129).
-            self._answer(call, Problem.SESSION_REQUIRED)
+            self._lock_out(call)
         else:
             self._welcome(uid)
             try:
@@ -255,7 +276,15 @@ class SidecarConnection(asyncio.Protocol):
             except WireError as error:
                 self._answer(call, error.kind)
                 return
-            port.desk.asked_of_old(uid, action, lambda view, problem, detail: self._answer(call, problem, detail, view))
+            if port.door.pace(uid) and action is OldAction.PAUSE:
+                self._answer(call, None)  # it runs on, which is all that such a client needs to know
+                return
+            port.desk.asked_of_old(
+                uid,
+                action,
+                lambda view, problem, detail: self._answer(call, problem, detail, view),
+                fresh=admission.fresh,
+            )
 
     # -- answers
 

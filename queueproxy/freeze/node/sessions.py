@@ -11,10 +11,12 @@ connection that asked. From then on
     the same, new sidecar           a new session: the pod watch shows another queue-proxy container than the holder's
 
 So a restarted sidecar is never locked out, a restarted freezer asks for nothing that it forgot, and an app cannot act
-while its sidecar is connected. Secrets come from `mint`, compare in constant time and stay out of every repr.
+while its sidecar is connected. Secrets come from `mint`, compare in constant time and stay out of every repr. The
+journal gets a hash of them, the `proof`, with which a successor recognises the sidecar of a sleeping pod (`restore`).
 """
 
 from collections.abc import Callable, Hashable
+from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, NamedTuple
 
@@ -33,11 +35,12 @@ _GO_ON: Final = Entry(True, None)
 
 
 class _Session:
-    __slots__ = ("connection", "secret", "sidecar")
+    __slots__ = ("connection", "proof", "secret", "sidecar")
 
-    def __init__(self, secret: str, connection: Hashable, sidecar: str) -> None:
-        self.secret = secret
-        self.connection: Hashable | None = connection
+    def __init__(self, proof: str, secret: str | None, sidecar: str) -> None:
+        self.proof = proof
+        self.secret = secret  # None: only its proof is known
+        self.connection: Hashable | None = None
         self.sidecar = sidecar
 
 
@@ -64,7 +67,7 @@ class Sessions:
         session = self._by_uid.get(uid)
         if session is None:
             return self._open(uid, connection, sidecar)
-        if offered is not None and compare_digest(offered.encode(), session.secret.encode()):
+        if offered is not None and compare_digest(_hashed(offered), session.proof):
             if session.connection != connection:
                 self._bind(uid, session, connection)
             if sidecar:
@@ -86,6 +89,16 @@ class Sessions:
             return False
         return not (sidecar and session.sidecar and sidecar != session.sidecar)
 
+    def proof(self, uid: str) -> str:
+        """What the journal may keep of the pod's secret; "" without a session."""
+        session = self._by_uid.get(uid)
+        return session.proof if session is not None else ""
+
+    def restore(self, uid: str, proof: str, sidecar: str) -> None:
+        """A former freezer's session, from the journal: its sidecar is known by its secret again."""
+        if proof and uid not in self._by_uid:
+            self._by_uid[uid] = _Session(proof, None, sidecar)
+
     def left(self, connection: Hashable) -> None:
         """The connection is closed: its sessions wait for their secret or for a successor."""
         for uid in self._by_connection.pop(connection, ()):
@@ -98,9 +111,10 @@ class Sessions:
             self._release(uid, session)
 
     def _open(self, uid: str, connection: Hashable, sidecar: str) -> Entry:
-        session = self._by_uid[uid] = _Session(self._mint(), None, sidecar)
+        secret = self._mint()
+        session = self._by_uid[uid] = _Session(_hashed(secret), secret, sidecar)
         self._bind(uid, session, connection)
-        return Entry(True, session.secret)
+        return Entry(True, secret)
 
     def _bind(self, uid: str, session: _Session, connection: Hashable) -> None:
         self._release(uid, session)
@@ -114,3 +128,7 @@ class Sessions:
             if not held:
                 del self._by_connection[session.connection]
         session.connection = None
+
+
+def _hashed(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()

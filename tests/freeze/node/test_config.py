@@ -64,6 +64,7 @@ deny = []
 kubeconfig = "/etc/kubeconfig"
 [cgroups]
 root = "/host/cgroup"
+kubepods = ["k8s/kubepods"]
 proc = "/host/proc"
 [log]
 level = "debug"
@@ -82,6 +83,7 @@ def test_every_setting_is_read() -> None:
     assert config.identity == Identity("freezer", False, 60.0)
     assert config.rates == Rates(Rate(1, 2), Rate(2.5, 5), Rate(300, 600), Rate(0.1, 1))
     assert (config.kubeconfig, config.cgroups, config.proc) == ("/etc/kubeconfig", "/host/cgroup", "/host/proc")
+    assert config.kubepods == ("k8s/kubepods",)
     assert (config.journal, config.drain_s, config.log_level) == ("/run/elsewhere", 3.0, "debug")
     assert config.notes == ("identity.check-peer is off: a token may be used from any address (T-05)",)
 
@@ -109,6 +111,8 @@ def test_every_setting_is_read() -> None:
         (PLAIN + "[identity]\naudience = ''", "identity.audience: empty"),
         (PLAIN + "[namespaces]\ndeny = 'kube-system'", "namespaces.deny: 'kube-system' is not a list of names"),
         (PLAIN + "[cgroups]\nroot = 'cgroup'", "cgroups.root: 'cgroup' is not an absolute path"),
+        (PLAIN + "[cgroups]\nkubepods = ['../x']", "cgroups.kubepods: ['../x'] is not a list of directories"),
+        (PLAIN + "[cgroups]\nkubepods = ['/x']", "cgroups.kubepods: ['/x'] is not a list of directories"),
         (PLAIN + "[rates]\npod = 0", "rates.pod: 0 is not between 0.1 and 1e+06"),
         (PLAIN + "[rates]\npod = '9'", "rates.pod: '9' is not a number"),
         (PLAIN + "[log]\nlevel = 'loud'", "log.level: 'loud' is not one of debug, info, warn, error"),

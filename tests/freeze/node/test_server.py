@@ -263,6 +263,41 @@ def test_who_comes_too_often_is_told_when_to_come_back() -> None:
     uvloop.run(story())
 
 
+@pytest.mark.fz("FZ-130")
+def test_a_token_that_knocks_too_often_without_its_session_is_cut_off() -> None:
+    async def story() -> None:
+        async with serving() as served:
+            sidecar = await served.dial()
+            await sidecar.call(get(TOKEN))
+            served.door.annoyed = True
+            for attempt in (get(TOKEN), old(TOKEN, "pause")):
+                intruder = await served.dial()
+                intruder.send(attempt)
+                assert await intruder.ended() == b""
+            assert served.port.cut_off["locked out"] == 2
+
+    uvloop.run(story())
+
+
+@pytest.mark.fz("FZ-130")
+def test_a_flood_of_freezes_is_refused_and_one_of_thaws_only_slowed() -> None:
+    async def story() -> None:
+        async with serving() as served:
+            caller = await served.dial()
+            await caller.call(get(TOKEN))
+            served.door.wait = 0.02
+            reply = await caller.call(put(TOKEN, IDLE))
+            assert (reply.kind, reply.json["retry_after_s"], served.desk.asks) == ("rate-limited", 0.02, [])
+            served.door.wait = 0.02
+            began = asyncio.get_running_loop().time()
+            assert (await caller.call(put(TOKEN, ACTIVE))).status == 200
+            assert asyncio.get_running_loop().time() - began >= 0.015
+            served.door.wait = 0.02
+            assert (await caller.call(put(TOKEN, ACTIVE | {"state": "terminating"}))).status == 200
+
+    uvloop.run(story())
+
+
 def test_a_pod_that_is_gone_loses_its_connection_and_its_session() -> None:
     async def story() -> None:
         async with serving() as served:

@@ -112,6 +112,25 @@ def test_a_pod_that_is_gone_leaves_nothing_behind() -> None:
     assert repr(held) == "<Sessions 0, 0 connected, 0 taken over>"
 
 
+@pytest.mark.fz("FZ-064", "FZ-092")
+def test_a_successor_knows_the_sidecar_of_a_sleeping_pod_by_its_secret() -> None:
+    before, after = sessions(), sessions()
+    secret = before.enter("pod", 1, None, SIDECAR).issue
+    assert before.proof("other") == "" and secret is not None and secret not in before.proof("pod")
+    after.restore("pod", before.proof("pod"), SIDECAR)
+    after.restore("none", "", "")
+    assert not after.held("pod") and after.enter("pod", 5, secret, SIDECAR) == Entry(True, None)
+    assert after.enter("pod", 6, None, SIDECAR) == LOCKED_OUT
+    after.restore("pod", "0" * 64, SIDECAR)
+    assert after.enter("pod", 5, secret, SIDECAR).allowed, "a session that is there is not replaced"
+
+
+def test_a_restored_session_passes_to_a_sidecar_that_started_anew() -> None:
+    held = sessions()
+    held.restore("pod", "0" * 64, SIDECAR)
+    assert held.enter("pod", 1, None, OTHER_SIDECAR) == Entry(True, "secret-1")
+
+
 def test_no_repr_tells_a_secret() -> None:
     held = sessions()
     held.enter("pod", 1, None)
