@@ -21,6 +21,8 @@ from queueproxy.config import Config, ConfigError, load
 from queueproxy.drain import Drain, Effect
 from queueproxy.drain import Settings as DrainSettings
 from queueproxy.freeze.gate import Gate
+from queueproxy.freeze.mounts import Mounts, look
+from queueproxy.freeze.podsleep import PodSleep
 from queueproxy.freeze.policy import IdlePolicy, IdleSettings
 from queueproxy.freeze.watch import GateWatch
 from queueproxy.limit.breaker import Breaker
@@ -64,6 +66,20 @@ def build_limit(concurrency: int) -> LimitGate | None:
     return LimitGate(Breaker[Waiter](concurrency, QUEUE_DEPTH_FACTOR * concurrency))
 
 
+class Readiness:
+    """The prober's word, except when the app cannot be woken: then nobody should send traffic here (FZ-046)."""
+
+    def __init__(self, prober: Prober, policy: IdlePolicy) -> None:
+        self._prober = prober
+        self._policy = policy
+
+    def check(self, done: Callable[[bool], None]) -> None:
+        if self._policy.stuck:
+            done(False)
+        else:
+            self._prober.check(done)
+
+
 class Sidecar:
     """One queue-proxy process."""
 
@@ -85,9 +101,9 @@ class Sidecar:
         self.pause = PauseCounts(now)
         self.limit = build_limit(config.concurrency)
         self.pool = Pool(loop, "127.0.0.1", config.ports.user, config.concurrency or UNLIMITED_POOL)
-        # The freezer's client comes with the node freezer; until a mechanism is there the policy stays disabled (D13).
-        policy = IdlePolicy(IdleSettings(freeze_after=None, throttle_after=None))
-        self.gate = Gate(policy, loop, None, drop_pool=self._before_sleep, observers=(GateWatch(self.pause),))
+        self.sleep = self._find_freezer()
+        self.gate = self._build_gate(self.sleep)
+        policy = self.gate.policy
         self.prober = Prober(specs, loop, lambda: policy.asleep, stderr)
         self.prober.on_result = self._probed
         self.drain = Drain(drain_settings)
@@ -98,7 +114,7 @@ class Sidecar:
             gate=self.gate,
             pool=self.pool,
             timeouts=config.timeouts,
-            health=self.prober,
+            health=Readiness(self.prober, policy),
             drain=self.drain,
             log=log,
         )
@@ -111,6 +127,32 @@ class Sidecar:
 
     def __repr__(self) -> str:
         return f"<Sidecar {self._config.serving.revision} {self.drain!r} {self.plane!r}>"
+
+    def _find_freezer(self) -> PodSleep | None:
+        """None without a token: freezing is not wanted, and nothing is ever asked for it (FZ-002)."""
+        config = self._config
+        way, notes = look(Mounts(config.host_ip, *config.mounted, *config.legacy_freezer))
+        for note in notes:
+            self._log.warning(note)
+        return None if way is None else PodSleep(self._loop, way, self._log, self.pause, self._woke)
+
+    def _build_gate(self, sleep: PodSleep | None) -> Gate:
+        watch, loop = GateWatch(self.pause), self._loop
+        if sleep is None:
+            policy = IdlePolicy(IdleSettings(freeze_after=None, throttle_after=None))
+            return Gate(policy, loop, None, drop_pool=self._before_sleep, observers=(watch,))
+        policy = IdlePolicy(IdleSettings())
+        gate = Gate(
+            policy,
+            loop,
+            sleep.client,
+            drop_pool=self._before_sleep,
+            look=sleep.look,
+            observers=(sleep, watch),
+        )
+        ports = self._config.ports
+        sleep.attach(gate, watch, ports.user, set(ports) - {ports.user})
+        return gate
 
     # -- start
 
@@ -127,7 +169,9 @@ class Sidecar:
         self._next_tick = monotonic() + PERIOD
         self._loop.call_later(PERIOD, self._tick)
         self._log.info("Starting queue-proxy")
-        if self._config.observability.request_metrics.protocol == "prometheus":
+        if self.sleep is not None:
+            self.sleep.begin()
+        if self.sleep is not None or self._config.observability.request_metrics.protocol == "prometheus":
             await self._open_user_metrics()
         code = await self._exit
         self._log.info("Shutdown complete, exiting...")
@@ -192,7 +236,7 @@ class Sidecar:
             return
         self._log.info("Attached drain handler from user-container...")
         self._drain_waiters.append(respond)
-        self.gate.touched("terminating")  # the app is about to get SIGTERM: it must run to hear it (FZ-054)
+        self._stay_awake()  # the app is about to get SIGTERM: it must run to hear it (FZ-054)
         self._carry_out(self.drain.waited(monotonic()))
 
     # -- time
@@ -216,12 +260,22 @@ class Sidecar:
         else:
             self.gate.unready()
 
+    def _woke(self) -> None:
+        """What happened to the app while it slept shows in a real probe, and in nothing else (FZ-042)."""
+        self.prober.check(lambda ready: None)
+
     # -- the end
+
+    def _stay_awake(self) -> None:
+        if self.sleep is None:
+            self.gate.terminate()
+        else:
+            self.sleep.terminate()
 
     def _signalled(self, number: int) -> None:
         name = "TERM" if number == signal.SIGTERM else "INT"
         self._log.info(f"Received {name} signal, attempting to gracefully shutdown servers.")
-        self.gate.terminate()  # thaw first, then drain (FZ-050)
+        self._stay_awake()  # thaw first, then drain (FZ-050)
         effects = self.drain.terminated(monotonic())
         if Effect.FAIL_PROBES in effects:
             self._log.info("Sleeping 30s to allow K8s propagation of non-ready state")
@@ -279,13 +333,13 @@ class Sidecar:
             connection.close_if_idle()
         self.prober.close()
         self.gate.close()
+        if self.sleep is not None:
+            self.sleep.close()
         self.pool.leave_alone()
         await asyncio.sleep(0)  # lets the last answers leave
 
 
-def serve(
-    environ: Mapping[str, str], *, loop_kind: str = "auto", drain_settings: DrainSettings | None = None
-) -> int:
+def serve(environ: Mapping[str, str], *, loop_kind: str = "auto", drain_settings: DrainSettings | None = None) -> int:
     """The sidecar's main: configuration errors on stderr, all of them, exit 1 (contract 1.4)."""
     try:
         config = load(environ)

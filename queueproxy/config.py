@@ -17,8 +17,8 @@ from queueproxy.observability import Observability
 from queueproxy.proxy.deadline import Timeouts
 
 __all__ = [
-    "REQUIRED", "Config", "ConfigError", "LegacyFreezer", "Observability", "Ports", "ServingInfo", "Timeouts",
-    "TlsSettings", "load",
+    "REQUIRED", "Config", "ConfigError", "LegacyFreezer", "Mounted", "Observability", "Ports", "ServingInfo",
+    "Timeouts", "TlsSettings", "load",
 ]  # fmt: skip
 
 # Who we serve. All but the service name are required; the configuration may be empty.
@@ -58,6 +58,9 @@ QUEUE_PROXY_TLS_CURVE_PREFERENCES: Final = "QUEUE_PROXY_TLS_CURVE_PREFERENCES"
 OTEL_SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
 POD_NAME: Final = "POD_NAME"
 HOSTNAME: Final = "HOSTNAME"
+# Where tokens and annotations are mounted: fixed by the platform, moved by tests and by hand-made pods.
+QUEUEPROXY_TOKENS: Final = "QUEUEPROXY_TOKENS"
+QUEUEPROXY_PODINFO: Final = "QUEUEPROXY_PODINFO"
 # Up to 1.9: the freezer daemon of old.
 CONCURRENCY_STATE_ENDPOINT: Final = "CONCURRENCY_STATE_ENDPOINT"
 CONCURRENCY_STATE_TOKEN_PATH: Final = "CONCURRENCY_STATE_TOKEN_PATH"  # noqa: S105 - a path, not a secret
@@ -109,6 +112,13 @@ class LegacyFreezer(NamedTuple):
     token_path: str = ""
 
 
+class Mounted(NamedTuple):
+    """Directory of projected tokens, file of annotations."""
+
+    tokens: str = "/var/run/secrets/tokens"
+    podinfo: str = "/etc/podinfo/annotations"
+
+
 _ALL_OFF: Final = Observability()
 
 
@@ -130,6 +140,7 @@ class Config(NamedTuple):
     tls: TlsSettings = TlsSettings()
     observability: Observability = _ALL_OFF
     legacy_freezer: LegacyFreezer = LegacyFreezer()
+    mounted: Mounted = Mounted()
     notes: tuple[str, ...] = ()  # what was set and cannot be honoured, for the log
 
 
@@ -183,6 +194,9 @@ def load(environ: Mapping[str, str]) -> Config:
         ),
         observability=seen._replace(service_name=service_name, instance=instance),
         legacy_freezer=LegacyFreezer(env.text(CONCURRENCY_STATE_ENDPOINT), env.text(CONCURRENCY_STATE_TOKEN_PATH)),
+        mounted=Mounted(
+            env.text(QUEUEPROXY_TOKENS) or Mounted().tokens, env.text(QUEUEPROXY_PODINFO) or Mounted().podinfo
+        ),
         notes=tuple(notes),
     )
 

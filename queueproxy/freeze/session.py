@@ -243,7 +243,7 @@ class Session:
         elif errand.held and view.rung is not _RUNNING and view.generation == errand.generation:
             effects += self._say_wish(now)  # renews the lease
         elif errand.held:
-            effects += self._woken("thawed while the freezer was away")
+            effects += self._woken("while the freezer was away")
         return tuple(effects)
 
     def _greeted_old(self, now: float) -> Effects:
@@ -270,7 +270,7 @@ class Session:
         if asked:
             effects.append(Told(errand.generation, view.rung, view.mechanism))
         elif held and not errand.held:
-            effects += self._woken("thawed from outside")
+            effects += self._woken("from outside")
         return tuple(effects)
 
     def _refused(self, now: float, out: Out, refusal: Refusal) -> Effects:
@@ -366,7 +366,7 @@ class Session:
 
     def _woken(self, why: str) -> list[Effect]:
         self.errand.let_go()
-        return [Woken(why)]
+        return [Woken(f"thawed: {why}")]
 
     def _turned_away(self, now: float, refusal: Refusal) -> Effects:
         """Refused as such: not our token, not our session, not now. A new token may be in the file already."""

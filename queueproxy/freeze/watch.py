@@ -35,26 +35,26 @@ class Counts(Protocol):
 class GateWatch:
     """shadow: asks count as what would have been done, and the app's state stays "running" (FZ-113)."""
 
-    __slots__ = ("_counts", "_shadow")
+    __slots__ = ("_counts", "shadow")
 
     def __init__(self, counts: Counts, *, shadow: bool = False) -> None:
         self._counts = counts
-        self._shadow = shadow
+        self.shadow = shadow
 
     def __repr__(self) -> str:
-        return f"<GateWatch shadow={self._shadow}>"
+        return f"<GateWatch shadow={self.shadow}>"
 
     def moved(self, moved: Moved, now: float) -> None:
         origin, to = STATE_NAMES[moved.origin], STATE_NAMES[moved.to]
-        if not self._shadow and origin != to:
+        if not self.shadow and origin != to:
             self._counts.moved(origin, to, _word(moved.reason), "ok", now)
 
     def asked(self, ask: Ask, now: float) -> None:
-        if self._shadow:
+        if self.shadow:
             self._counts.would(OPS[ask.rung])
 
     def answered(self, ask: Ask, rung: Rung | None, detail: str, took: float, now: float) -> None:
-        if self._shadow:
+        if self.shadow:
             return
         if rung is None:
             to = "running" if ask.rung is Rung.RUNNING else ask.rung.name.lower()
@@ -65,5 +65,5 @@ class GateWatch:
             self._counts.waited("kernel", took)
 
     def waited(self, waited_for: float) -> None:
-        if not self._shadow:
+        if not self.shadow:
             self._counts.waited("total", waited_for)

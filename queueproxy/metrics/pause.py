@@ -6,6 +6,7 @@ bounded: words that are not on the list count as "other", because a label may no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from queueproxy.metrics.histogram import THAWS, Histogram
@@ -13,7 +14,7 @@ from queueproxy.metrics.histogram import THAWS, Histogram
 STATES: Final = ("running", "waking", "throttled", "frozen")
 REASONS: Final = frozenset((
     "idle", "request", "first bytes", "accept", "knock", "terminating", "app restarted", "not ready", "thawed",
-    "enabled", "disabled", "shadow", "freeze failed",
+    "enabled", "disabled", "shadow", "freeze failed", "configured", "found frozen", "found throttled",
 ))  # fmt: skip
 
 
@@ -21,7 +22,8 @@ class PauseCounts:
     """state is one of STATES; seconds per state are complete up to `since`."""
 
     __slots__ = (
-        "durations", "idle_cpu_seconds", "probe_answers", "seconds", "shadow", "since", "state", "transitions", "waits",
+        "durations", "freezer_faults", "freezer_up", "idle_cpu_seconds", "knocks", "probe_answers", "seconds", "shadow",
+        "since", "state", "transitions", "waits",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -34,6 +36,9 @@ class PauseCounts:
         self.shadow: dict[str, int] = {}  # by what would have been done
         self.probe_answers: dict[tuple[str, str], int] = {}  # kind, while
         self.idle_cpu_seconds = 0.0
+        self.freezer_up: bool | None = None  # None: no freezer is wanted
+        self.freezer_faults: Callable[[], dict[str, int]] = dict  # ever, by kind
+        self.knocks: Callable[[], int] = int
 
     def __repr__(self) -> str:
         return f"<PauseCounts {self.state} transitions={sum(self.transitions.values())}>"

@@ -45,6 +45,7 @@ class SidecarCollector(Collector):
         """Every family, present or not, so that dashboards find the names on the first day."""
         yield from self._requests()
         yield from self._sleep()
+        yield from self._freezer()
 
     def _requests(self) -> Iterable[Metric]:
         recorder = self._recorder
@@ -107,6 +108,24 @@ class SidecarCollector(Collector):
         for would, count in sorted(pause.shadow.items()):
             shadow.add_metric([would], count)
         yield shadow
+
+    def _freezer(self) -> Iterable[Metric]:
+        """Only where one is wanted: a flat zero would look like an outage."""
+        pause = self._pause
+        if pause.freezer_up is None:
+            return
+        yield GaugeMetricFamily(
+            "kn_serving_freezer_up", "1 while the node's freezer answers", value=float(pause.freezer_up)
+        )
+        faults = CounterMetricFamily(
+            "kn_serving_freezer_faults", "What went wrong with the node's freezer", labels=["kind"]
+        )
+        for kind, count in sorted(pause.freezer_faults().items()):
+            faults.add_metric([kind], count)
+        yield faults
+        yield CounterMetricFamily(
+            "kn_serving_knocks", "Wakes for connections that went past the proxy", value=pause.knocks()
+        )
 
 
 def exposition(recorder: Recorder, pause: PauseCounts, queue_depth: Callable[[], int | None]) -> Callable[[], bytes]:
