@@ -56,6 +56,8 @@ MARGIN = 1.0  # how late a lease may end (FZ-090)
 EXCUSED_FOR = 9.0  # a silent move's deadline, the longest pause between thaws, and the margin
 LAST_WORDS = 80
 
+CAPS = {Mode.OFF: Rung.RUNNING, Mode.SHADOW: Rung.RUNNING, Mode.THROTTLE: Rung.THROTTLED, Mode.FREEZE: Rung.FROZEN}
+
 Answered = Callable[[int, bytes], None]
 
 
@@ -143,6 +145,8 @@ class Mover:
 
         def step(left: list[str]) -> None:
             if turn != self.turn:
+                if dice.random() < world.chaos:  # ours would not, but nobody should rely on it
+                    done(Moved(rung, "cgroup2", pause, "of an overtaken move", False))
                 return
             if left:
                 if left[0] in pod.kernel:
@@ -190,6 +194,7 @@ class Freezer:
         self.alive = True
         self.movers: dict[str, Mover] = {}
         self.waiting: dict[int, Answered] = {}
+        self.asked: dict[int, StateRequest] = {}
         self.sessions: dict[str, int] = {}  # uid -> life of the sidecar that holds it
         self.moves: dict[str, int] = {}  # uid -> number of the newest
         self.timer_at: float | None = None
@@ -239,7 +244,10 @@ class Freezer:
         elif isinstance(action, Reply):
             answer = self.waiting.pop(action.number, None)
             assert answer is not None, "a reply that nobody waits for, or a second one"
+            request = self.asked.pop(action.number)
             if action.problem is None:
+                newest = request.generation == action.view.generation or request.wanted is Wanted.TERMINATING
+                assert newest, "an overtaken wish was confirmed"
                 world.must_be_true(self, action.uid, action.view)
             say(answer, action.view, action.problem)
         elif isinstance(action, Remember):
@@ -298,10 +306,11 @@ class Freezer:
             pod.ended |= entry.permit.ids
         elif request.generation < before:
             assert verdict.problem is Problem.STALE_GENERATION, "an older generation was heard (FZ-061)"
-        if verdict.problem is None and request.wanted is Wanted.IDLE:
+        if entry is not None and verdict.problem is None and entry.phase in (Phase.SINKING, Phase.ASLEEP):
             pod.allowed_until = world.now + min(request.lease_s, 60.0)
         if verdict.answer is Answer.ACCEPTED:
             self.waiting[verdict.number] = answer
+            self.asked[verdict.number] = request
             world.later(8.0, lambda: self.must_have_answered(verdict.number))
             self.carry_out(verdict.actions)
         else:
@@ -610,11 +619,14 @@ class World:
             if not self.api_up:
                 self.later(1.0, news)
             elif pod.deleted:
+                pod.allowed_until = min(pod.allowed_until, self.now)
                 freezer.carry_out(freezer.ledger.gone(self.now, pod.uid))
             else:
                 facts = pod.facts()
                 if facts.terminating:
                     pod.ended |= pod.kernel.keys()
+                if pod.rung > (Rung.RUNNING if facts.terminating else CAPS[pod.mode]):
+                    pod.allowed_until = min(pod.allowed_until, self.now)
                 freezer.carry_out(freezer.ledger.known(self.now, facts))
 
         self.later(self.dice.choice([0.0, 0.01, 0.5, 3.0]), news)
@@ -695,6 +707,30 @@ class World:
                 assert not held or self.now < pod.excused_until or self.chaos, f"drained, but {pod.uid} sleeps (FZ-093)"
             self.kill_freezer()
 
+    def restart_sidecar_kindly(self) -> None:
+        """The kubelet restarts only queue-proxy: it says that it ends, and with that its app stays awake for ever."""
+        pod = self.any_pod()
+        sidecar = pod.sidecar
+        if sidecar is None:
+            return
+        sidecar.terminate()
+
+        def ended() -> None:
+            if pod.sidecar is sidecar:
+                sidecar.alive = False
+                pod.sidecar = None
+                self.restart_sidecar(pod)
+
+        self.later(1.0, ended)
+
+    def confuse(self) -> None:
+        """A sidecar of another make repeats a generation with the opposite wish."""
+        pod, freezer = self.any_pod(), self.freezer
+        entry = freezer.ledger.pods.get(pod.uid)
+        if freezer.alive and entry is not None and entry.wanted is not Wanted.IDLE and pod.uid in freezer.sessions:
+            request = StateRequest(Wanted.IDLE, entry.generation, 30.0, "confused")
+            freezer.put(pod, freezer.sessions[pod.uid], self.token, request, lambda status, body: None)
+
     def rotate_token(self) -> None:
         self.token += 1
 
@@ -737,6 +773,7 @@ class World:
         freezer, ids = self.freezer, frozenset(pod.kernel)
         if freezer.alive and pod.uid in freezer.ledger.pods and pod.rung is Rung.FROZEN:
             pod.ended |= freezer.ledger.pods[pod.uid].permit.ids & ids
+            pod.allowed_until = min(pod.allowed_until, self.now)
             freezer.carry_out(freezer.ledger.stop_pending(self.now, pod.uid))
 
     def delete(self, pod: Pod) -> None:
@@ -753,12 +790,22 @@ class World:
         freezer = self.freezer
         if freezer.alive:
             uid = self.dice.choice([None, self.any_pod().uid])
+            for pod in self.pods.values():
+                if uid in (None, pod.uid) and pod.uid in freezer.ledger.pods:
+                    pod.allowed_until = min(pod.allowed_until, self.now)
             freezer.carry_out(freezer.ledger.operator_thaw(self.now, uid, self.dice.choice([0.0, 5.0])))
 
     def harm(self) -> None:
         freezer = self.freezer
+        pod = self.any_pod()
         if freezer.alive:
-            freezer.carry_out(freezer.ledger.harmed(self.now, self.any_pod().uid, "scripted"))
+            entry = freezer.ledger.pods.get(pod.uid)
+            if entry is not None and entry.permit.facts is not None:
+                for other in self.pods.values():  # all are of one revision
+                    entry = freezer.ledger.pods.get(other.uid)
+                    if other.rung is Rung.FROZEN and entry is not None and entry.permit.facts is not None:
+                        other.allowed_until = min(other.allowed_until, self.now)
+            freezer.carry_out(freezer.ledger.harmed(self.now, pod.uid, "scripted"))
 
     def jam(self) -> None:
         pod = self.any_pod()
@@ -769,8 +816,8 @@ class World:
         action = self.dice.choices(
             [self.request, self.finish, self.kill_sidecar, self.kill_freezer, self.drain_freezer, self.rotate_token,
              self.toggle_api, self.change_mode, self.restart_container, self.terminate, self.operator, self.harm,
-             self.jam, self.cut, self.replay],
-            [30, 40, 3, 3, 0.5, 3, 1, 1.5, 2, 1, 1, 0.5, self.chaos * 2, 2, 4],
+             self.jam, self.cut, self.replay, self.restart_sidecar_kindly, self.confuse],
+            [30, 40, 3, 3, 0.5, 3, 1, 1.5, 2, 1, 1, 0.5, self.chaos * 2, 2, 4, 0.5, 1],
         )[0]  # fmt: skip
         self.note("-", action.__name__)
         action()
@@ -845,12 +892,15 @@ class World:
         self.run_until(self.now + 40)
         fallback = self.freezer.ledger._terms.fallback
         for pod in self.pods.values():
+            if not pod.deleted:
+                assert self.freezer.ledger.pods[pod.uid].permit.ids == pod.kernel.keys(), "holds other containers"
+        for pod in self.pods.values():
             sidecar = pod.sidecar
             if sidecar is None or sidecar.policy.state is State.TERMINATING:
                 assert not pod.rung or sidecar is None, "terminated, yet asleep (FZ-050)"
                 continue
             entry = self.freezer.ledger.pods[pod.uid]
-            deep = {Mode.FREEZE: Rung.FROZEN, Mode.THROTTLE: Rung.THROTTLED}.get(pod.mode, Rung.RUNNING)
+            deep = CAPS[pod.mode]
             if fallback.why(self.now, entry.permit.revision):
                 deep = min(deep, Rung.THROTTLED)
             if entry.permit.is_terminal:

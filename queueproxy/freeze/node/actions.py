@@ -41,9 +41,9 @@ class Phase(IntEnum):
     STUCK = 5  # a thaw failed and is going to be repeated
 
 
-# A missing edge is an error. Sleep is left only through RISING; RUNNING -> ASLEEP and -> DUE are adoption.
+# A missing edge is an error. Sleep is left only through RISING; RUNNING -> ASLEEP is adoption.
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.RUNNING: frozenset({Phase.SINKING, Phase.ASLEEP, Phase.DUE, Phase.RISING}),
+    Phase.RUNNING: frozenset({Phase.SINKING, Phase.ASLEEP, Phase.RISING}),
     Phase.SINKING: frozenset({Phase.ASLEEP, Phase.RISING, Phase.RUNNING}),
     Phase.ASLEEP: frozenset({Phase.SINKING, Phase.DUE, Phase.RISING}),
     Phase.DUE: frozenset({Phase.ASLEEP, Phase.SINKING, Phase.RISING}),

@@ -47,8 +47,6 @@ from queueproxy.freeze.wire import Problem, StateRequest, View, Wanted
 
 __all__ = ["Entry"]
 
-_WANTED = {Wanted.ACTIVE: Kind.ACTIVE, Wanted.IDLE: Kind.IDLE, Wanted.TERMINATING: Kind.TERMINATING}
-_REACHED = {Rung.THROTTLED: Kind.THROTTLED, Rung.FROZEN: Kind.FROZEN}
 _ASLEEP = frozenset({Phase.ASLEEP, Phase.DUE})
 _LEASE_OVER = "lease over"
 
@@ -130,7 +128,7 @@ class Entry:
                 self._reply(now, out, Problem.STALE_GENERATION, "overtaken")
             self.generation, self.wanted = max(self.generation, generation), wanted
             self._settled, self._refused = False, None
-            out.append(Event(self.uid, _WANTED[wanted], self.generation, request.reason))
+            out.append(Event(self.uid, Kind[wanted.name], self.generation, request.reason))
         if not to_run:
             return self._asked_to_sleep(now, number, request, out, repeated=repeated)
         if wanted is Wanted.TERMINATING:
@@ -196,7 +194,7 @@ class Entry:
             self._set(now, Phase.ASLEEP)
             self.until = self.lease_until
             self._reply(now, out)
-            out += (Event(self.uid, _REACHED[self.rung], self.generation, self._why), Remember(self.uid))
+            out += (Event(self.uid, Kind[self.rung.name], self.generation, self._why), Remember(self.uid))
 
     def known(self, now: float, facts: PodFacts, out: Out) -> None:
         """The pod as the API server has it now."""
@@ -213,8 +211,7 @@ class Entry:
         self.permit.is_gone = True
         if self.phase is Phase.RUNNING:
             self._leave(out)
-        else:
-            self.review(now, "pod deleted", out)
+        self.review(now, "pod deleted", out)
 
     def stopping(self, now: float, out: Out) -> None:
         """A stop signal waits for a frozen container (FZ-055)."""
@@ -310,7 +307,7 @@ class Entry:
     def _wait(self, now: float, number: int, why: str, out: Out) -> Verdict:
         """Answered when it runs."""
         verdict = self._join(now, number, out)
-        if verdict.answer is Answer.ACCEPTED:
+        if verdict.problem is None:
             self._rise(now, why, out, urgent=True)
         return verdict._replace(actions=tuple(out))
 
@@ -354,6 +351,7 @@ class Entry:
         """Goes on for ever. A request to run does not wait for the next attempt."""
         settings = self._terms.settings
         self._failure = detail
+        self.rung = self.rung or Rung.FROZEN  # it should have run already: somebody else's freeze
         self._set(now, Phase.STUCK)
         self.until = now + min(settings.thaw_retry_cap, settings.thaw_retry_after * 2.0 ** min(self._attempts, 30))
         self._attempts += 1

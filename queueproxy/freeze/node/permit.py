@@ -129,24 +129,26 @@ class Permit:
         return policy.reason if policy is not None else ""
 
     def end(self) -> None:
-        """The containers it has now never sleep again."""
+        """The containers it has now never sleep again: those held, and those the API server knows of."""
         self._is_ending = True
-        self.ended |= self.ids
+        self.ended |= self.ids | self._named()
 
     def known(self, facts: PodFacts) -> bool:
         """The pod as the API server has it; True when it has other containers than those a move would move."""
         self.facts = facts
         self.is_gone = False
-        ids = frozenset(container.id for container in facts.containers)
+        ids = self._named()
         return bool(ids) and ids != self.ids
 
     def renew(self) -> None:
         """Take the containers the facts name."""
         self.is_outdated = False
-        if self.facts is None or not self.facts.containers:
-            return
-        self.ids = frozenset(container.id for container in self.facts.containers)
+        self.ids = self._named() or self.ids
         if self._is_ending and self.ended.isdisjoint(self.ids):
             # Said before any container was known: then it was said about these.
             self._is_ending = not self.ended
             self.ended = self.ids if self._is_ending else frozenset()
+
+    def _named(self) -> frozenset[str]:
+        """The containers that the facts name; none while they name none, or are not known."""
+        return frozenset(container.id for container in self.facts.containers) if self.facts is not None else frozenset()
