@@ -10,9 +10,10 @@ from queueproxy.limit.gate import LimitGate
 from queueproxy.metrics.recorder import Recorder
 from queueproxy.proxy.classify import MARKED
 from queueproxy.proxy.deadline import Timeouts
+from queueproxy.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
-    from queueproxy.proxy.exchange import Exchange
+    from queueproxy.proxy.observed import Observer
     from queueproxy.proxy.server import ClientConnection
     from queueproxy.proxy.upstream import Pool
 
@@ -56,11 +57,14 @@ class ErrorLog(Protocol):
 
 
 class Plane:
-    """limit is None without a limiter (CC = 0, QP-152). closing: connections end after their present answer."""
+    """limit is None without a limiter (CC = 0, QP-152). closing: connections end after their present answer.
+
+    exchange: what a request is run by; another class when somebody observes (proxy.observed), so that nobody pays else.
+    """
 
     __slots__ = (
-        "closing", "connections", "drain", "gate", "health", "idle_empty", "in_flight", "limit", "log", "loop",
-        "pool", "recorder", "shortest", "timeouts", "tunnels",
+        "closing", "connections", "drain", "exchange", "gate", "health", "idle_empty", "in_flight", "limit", "log",
+        "loop", "observer", "pool", "recorder", "shortest", "timeouts", "tunnels",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +90,8 @@ class Plane:
         self.health = health
         self.drain = drain
         self.log = log
+        self.exchange: type[Exchange] = Exchange
+        self.observer: Observer | None = None
         self.closing = False
         self.in_flight = 0  # requests inside the chain, tunnels included; what shutdown waits for
         self.tunnels = 0  # of those, upgraded connections, which get 60 s more (QP-285)

@@ -20,9 +20,9 @@ from queueproxy.codec.response import NOSNIFF, answer_bytes, connection_line, re
 from queueproxy.errors import Failure, malformed_body
 from queueproxy.proxy.classify import MARKED, TRAFFIC, Kind, OwnAnswer, classify, health_answer, probe_answer
 from queueproxy.proxy.deadline import HEAD_TIMEOUT, LAST_WORDS, LINGER, due
-from queueproxy.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
+    from queueproxy.proxy.exchange import Exchange
     from queueproxy.proxy.plane import Plane
     from queueproxy.proxy.tunnel import Tunnel
 
@@ -166,7 +166,7 @@ class ClientConnection(asyncio.Protocol):
             self._answer_oddity(head)
             return
         plane = self._plane
-        exchange = self._exchange = Exchange(self, plane, head, kind, now)
+        exchange = self._exchange = plane.exchange(self, plane, head, kind, now)
         deadline = now + plane.shortest
         if self._timer is None or deadline < self._timer_at:
             self._arm(deadline, now)
