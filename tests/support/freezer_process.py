@@ -94,6 +94,7 @@ class FreezerProcess:
         self.process: subprocess.Popen[str] | None = None
         self._heard = threading.Condition()
         self._addresses = 1
+        self._sidecars: list[Sidecar] = []
         base: dict[str, Any] = {
             "node": name,
             "journal": str(folder / "journal"),
@@ -158,6 +159,8 @@ class FreezerProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for sidecar in self._sidecars:
+            sidecar.close()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(PATIENCE)
@@ -210,7 +213,9 @@ class FreezerProcess:
         return Resident(spec, pod, self.api.mint_token(spec), address, work)
 
     def dial(self, resident: Resident) -> Sidecar:
-        return Sidecar(self.port, resident.address)
+        sidecar = Sidecar(self.port, resident.address)
+        self._sidecars.append(sidecar)
+        return sidecar
 
     def sidecar(self, resident: Resident) -> tuple[Sidecar, str]:
         """A connection with its session, once the watch has shown the pod."""
