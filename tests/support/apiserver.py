@@ -189,6 +189,12 @@ class ApiServer:
         """As after a compaction: a watch from an older version is told 410."""
         self._do(_called(self.store.forget_history))
 
+    @property
+    def routes(self) -> list[web.AbstractRoute]:
+        """What it serves."""
+        assert self._runner is not None
+        return list(self._runner.app.router.routes())
+
     def wait_for_call(self, verb: str, resource: str, count: int = 1, within: float = 20.0) -> None:
         """Returns when so many such calls have come in all; a watch counts once it is being told of changes."""
         with self._called:

@@ -230,7 +230,8 @@ def test_it_runs_on_its_own_and_takes_orders(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 def test_kubectl_understands_it_where_there_is_one(api: ApiServer) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": str(api.folder)}  # it keeps a cache at home
     command = ["kubectl", "--kubeconfig", str(api.kubeconfig_path), "get", "--raw", "/api/v1/pods?limit=5"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]})
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
     assert run.returncode == 0, run.stderr
     assert {item["metadata"]["uid"] for item in json.loads(run.stdout)["items"]} >= {UID}

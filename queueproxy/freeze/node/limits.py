@@ -27,7 +27,7 @@ class Rates(NamedTuple):
 
     pod: Rate = Rate(50.0, 100)
     source: Rate = Rate(100.0, 200)  # a pod's own address; more, because refused calls count as well
-    everyone: Rate = Rate(5000.0, 5000)  # five times the budget of one node (design 7)
+    everyone: Rate = Rate(5000.0, 10_000)  # five times the budget of one node (design 7)
     unproven: Rate = Rate(10.0, 20)  # calls whose token is not known good, of one source
 
 

@@ -49,7 +49,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert sum(some.pod(1.0, "a") == 0.0 for _ in range(500)) == 50
     assert sum(some.unproven(0.0, "x") == 0.0 for _ in range(500)) == 20
     assert sum(some.unproven(1.0, "x") == 0.0 for _ in range(500)) == 10
-    assert sum(some.call(0.0, str(source)) == 0.0 for source in range(6000)) == 5000
+    assert sum(some.call(0.0, str(source)) == 0.0 for source in range(11_000)) == 10_000
 
 
 @pytest.mark.fz("FZ-130")
