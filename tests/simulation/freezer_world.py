@@ -128,7 +128,7 @@ class Mover:
         turn = self.turn
         here = [id_ for id_ in sorted(self.ids) if id_ in pod.kernel]
         if rung:
-            world.must_be_allowed_to_sleep(pod, self.ids)
+            world.must_be_allowed_to_sleep(pod, self.ids, rung)
         if not here:
             done(Moved(Rung.RUNNING if not rung else None, "", 0.0, "gone", True))
             return
@@ -209,7 +209,8 @@ class Freezer:
             record = decode_record(data)
             kernel = world.pods[uid].kernel
             here = [kernel[container.id] for container in record.containers if container.id in kernel]
-            found.append((record, max(here, default=None)))
+            # Of a half-frozen pod nobody can say better than one of the two.
+            found.append((record, world.dice.choice([min, max])(here, default=None)))
             if any(here):
                 world.pods[uid].allowed_until = world.now + LedgerSettings().lease_default
         for record, seen in found:
@@ -461,7 +462,8 @@ class Sidecar:
             self.may_sleep = effect.policy.mode in (Mode.THROTTLE, Mode.FREEZE)
             self.tell("enabled") if self.may_sleep and self.knows else self.tell("disabled", "policy")
         elif isinstance(effect, Up):
-            self.knows = True
+            # One that ends says so before it looks: it does not know, but its app is on the way to running.
+            self.knows = self.policy.state is not State.TERMINATING
             if self.may_sleep:
                 self.tell("enabled")
         else:
@@ -728,7 +730,8 @@ class World:
         pod, freezer = self.any_pod(), self.freezer
         entry = freezer.ledger.pods.get(pod.uid)
         if freezer.alive and entry is not None and entry.wanted is not Wanted.IDLE and pod.uid in freezer.sessions:
-            request = StateRequest(Wanted.IDLE, entry.generation, 30.0, "confused")
+            may_not = entry.permit.facts is not None and not CAPS[entry.permit.facts.policy.mode]
+            request = StateRequest(Wanted.IDLE, entry.generation + may_not, 30.0, "confused")
             freezer.put(pod, freezer.sessions[pod.uid], self.token, request, lambda status, body: None)
 
     def rotate_token(self) -> None:
@@ -776,6 +779,10 @@ class World:
             pod.allowed_until = min(pod.allowed_until, self.now)
             freezer.carry_out(freezer.ledger.stop_pending(self.now, pod.uid))
 
+    def stop_signal(self) -> None:
+        """Somebody stops a container, and tells neither the API server nor the sidecar."""
+        self.stop_waits(self.any_pod())
+
     def delete(self, pod: Pod) -> None:
         pod.deleted = True
         if pod.sidecar is not None:
@@ -816,8 +823,9 @@ class World:
         action = self.dice.choices(
             [self.request, self.finish, self.kill_sidecar, self.kill_freezer, self.drain_freezer, self.rotate_token,
              self.toggle_api, self.change_mode, self.restart_container, self.terminate, self.operator, self.harm,
-             self.jam, self.cut, self.replay, self.restart_sidecar_kindly, self.confuse],
-            [30, 40, 3, 3, 0.5, 3, 1, 1.5, 2, 1, 1, 0.5, self.chaos * 2, 2, 4, 0.5, 1],
+             self.jam, self.cut, self.replay, self.restart_sidecar_kindly, self.confuse,
+             self.stop_signal],
+            [30, 40, 3, 3, 0.5, 3, 1, 1.5, 2, 1, 1, 0.5, self.chaos * 2, 2, 4, 0.5, 1, 0.7],
         )[0]  # fmt: skip
         self.note("-", action.__name__)
         action()
@@ -834,9 +842,11 @@ class World:
                     f"pod {pod.number} sleeps {self.now - pod.allowed_until:.3f} s after its lease (FZ-090)"
                 )
 
-    def must_be_allowed_to_sleep(self, pod: Pod, ids: frozenset[str]) -> None:
+    def must_be_allowed_to_sleep(self, pod: Pod, ids: frozenset[str], rung: Rung) -> None:
         assert not pod.ended & ids, "put to sleep after it was terminal (FZ-050)"
         assert not self.freezer.ledger.is_draining, "put to sleep while draining (FZ-093)"
+        facts = self.freezer.ledger.pods[pod.uid].permit.facts
+        assert facts is not None and rung <= CAPS[facts.policy.mode], "put to sleep deeper than its policy allows"
 
     def must_be_true(self, freezer: Freezer, uid: str, view: View) -> None:
         """200 says what the kernel has (FZ-062)."""

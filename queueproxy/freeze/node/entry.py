@@ -105,11 +105,6 @@ class Entry:
             return f"{self._why}, cannot thaw after {self._attempts} attempts: {self._failure}"
         return self._why if self.phase is not Phase.RUNNING else self.permit.why(now) or self._failure or self._why
 
-    @property
-    def is_over(self) -> bool:
-        """Deleted and certainly running: nothing is left to do."""
-        return self.permit.is_gone and self.phase is Phase.RUNNING
-
     # === What the sidecar says. ===
 
     def asked(self, now: float, request: StateRequest) -> Verdict:
@@ -132,7 +127,7 @@ class Entry:
         if not to_run:
             return self._asked_to_sleep(now, number, request, out, repeated=repeated)
         if wanted is Wanted.TERMINATING:
-            self.permit.end()
+            self._end(out)
         if self.phase is Phase.RUNNING and self._settled:
             return self._answer(now, number, out)
         return self._wait(now, number, request.reason or wanted.name.lower(), out)
@@ -215,7 +210,7 @@ class Entry:
 
     def stopping(self, now: float, out: Out) -> None:
         """A stop signal waits for a frozen container (FZ-055)."""
-        self.permit.end()
+        self._end(out)
         if self.phase is not Phase.RUNNING:
             self._rise(now, "stop signal", out, urgent=True)
 
@@ -340,10 +335,8 @@ class Entry:
         if self.permit.is_gone:
             self._leave(out)
             return
-        if self.permit.ended:
-            out.append(Remember(self.uid))  # a freezer that takes over must know that it is ending
-        elif held:
-            out.append(Forget(self.uid))
+        if held:
+            out.append(Remember(self.uid) if self.permit.ended else Forget(self.uid))
         if gone or self.permit.is_outdated:
             self._renew(out)
 
@@ -385,6 +378,11 @@ class Entry:
             view = self.view(now)
             out += [Reply(self.uid, number, view, problem, detail) for number in self._waiting]
             self._waiting = []
+
+    def _end(self, out: Out) -> None:
+        """A freezer that takes over must know, even if this one dies in the next moment."""
+        if self.permit.end():
+            out.append(Remember(self.uid))
 
     def _renew(self, out: Out) -> None:
         """The containers a move would move are not the pod's any more, or none of them is left."""

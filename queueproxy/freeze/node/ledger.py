@@ -232,7 +232,7 @@ class Ledger:
         uid = entry.uid
         if entry.permit.facts is not None and entry.phase is Phase.RUNNING:
             self._records.pop(uid, None)
-        if entry.is_over:
+        if entry.permit.is_gone and entry.phase is Phase.RUNNING:
             self.pods.pop(uid, None)
             self._records.pop(uid, None)
             self._armed.pop(uid, None)

@@ -128,10 +128,12 @@ class Permit:
         policy = self.policy(now)
         return policy.reason if policy is not None else ""
 
-    def end(self) -> None:
-        """The containers it has now never sleep again: those held, and those the API server knows of."""
+    def end(self) -> bool:
+        """The containers it has now never sleep again: those held, and those the API server knows of. True: news."""
+        before = self._is_ending, self.ended
         self._is_ending = True
         self.ended |= self.ids | self._named()
+        return before != (True, self.ended)
 
     def known(self, facts: PodFacts) -> bool:
         """The pod as the API server has it; True when it has other containers than those a move would move."""

@@ -474,8 +474,9 @@ def test_terminating_is_heard_whatever_its_generation_and_nothing_sleeps_after_i
     pod.sleep(generation=5)
     verdict = pod.ask(2.0, terminating(0))
     assert verdict.answer is Answer.ACCEPTED and pod.entry.generation == 5
+    assert same(verdict.actions[1:], Remember(UID), Move(UID, RUNNING, pod.entry.move, True)), "known to a successor"
     said = pod.hear(2.1, RUNNING)
-    assert among(said, Remember(UID)) and not among(said, Forget(UID)), "a freezer that takes over has to know"
+    assert among(said, Remember(UID)) and not among(said, Forget(UID)), "for as long as it is there"
     refused = pod.ask(3.0, idle(6))
     assert (refused.answer, refused.problem) == (Answer.REFUSED, Problem.TERMINAL)
     assert pod.ask(3.1, active(7)).answer is Answer.ACCEPTED, "a thaw is never refused to the owner"
@@ -502,7 +503,9 @@ def test_an_active_under_the_generation_of_terminating_does_not_overtake_it() ->
 def test_a_stop_signal_wakes_at_once_and_for_good() -> None:
     pod = stage(Phase.ASLEEP)
     pod.entry.stopping(2.0, pod.out)
-    assert pod.move.rung is RUNNING and pod.move.urgent
+    assert same(pod.out, Remember(UID), Move(UID, RUNNING, pod.entry.move, True))
+    pod.entry.stopping(2.05, pod.out)
+    assert len(pod.out) == 2, "seen again: no news"
     pod.hear(2.1, RUNNING)
     assert pod.ask(3.0, idle(2)).problem is Problem.TERMINAL
 
@@ -559,9 +562,9 @@ def test_other_containers_wake_the_old_ones_and_then_take_their_place() -> None:
 def test_a_deleted_pod_is_let_go_before_it_is_forgotten() -> None:
     pod = stage(Phase.ASLEEP)
     pod.entry.vanished(2.0, pod.out)
-    assert pod.entry.phase is Phase.DUE and not pod.entry.is_over
+    assert pod.entry.phase is Phase.DUE
     pod.entry.turn(2.1, pod.out)
-    assert same(pod.hear(2.2, RUNNING)[-2:], Forget(UID), Close(UID)) and pod.entry.is_over
+    assert same(pod.hear(2.2, RUNNING)[-2:], Forget(UID), Close(UID)) and pod.entry.phase is Phase.RUNNING
 
 
 # === Adoption. ===
