@@ -36,6 +36,7 @@ from queueproxy.net.descriptors import raise_limit
 from queueproxy.net.listen import ListenFailed, listen
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import ProbeSpec, ProbeSpecError, decode
+from queueproxy.proxy.observed import Observer, observe
 from queueproxy.proxy.plane import Plane
 from queueproxy.proxy.server import acceptor
 from queueproxy.proxy.upstream import UNLIMITED_POOL, Pool
@@ -118,6 +119,8 @@ class Sidecar:
             drain=self.drain,
             log=log,
         )
+        self.request_log = self._build_request_log()
+        self.accept = acceptor(self.plane) if self.request_log is None else observe(self.plane, self.request_log)
         self._servers: dict[str, asyncio.Server] = {}
         self._admin: set[AdminConnection] = set()
         self._drain_waiters: list[Respond] = []
@@ -127,6 +130,14 @@ class Sidecar:
 
     def __repr__(self) -> str:
         return f"<Sidecar {self._config.serving.revision} {self.drain!r} {self.plane!r}>"
+
+    def _build_request_log(self) -> Observer | None:
+        wanted = self._config.observability.request_log
+        if not wanted.enabled:
+            return None
+        from queueproxy.requestlog.start import request_log  # only for those who want it: 15 ms and 1 MB
+
+        return request_log(wanted, self._config.serving, self._loop, self._log, self.recorder)
 
     def _find_freezer(self) -> PodSleep | None:
         """None without a token: freezing is not wanted, and nothing is ever asked for it (FZ-002)."""
@@ -179,7 +190,7 @@ class Sidecar:
 
     async def _open_all(self) -> None:
         ports = self._config.ports
-        await self._open("main", ports.request, acceptor(self.plane))
+        await self._open("main", ports.request, self.accept)
         await self._open("metrics", ports.autoscaler, self._side(self._autoscaler))
         await self._open("admin", ports.admin, self._side(self._wait_for_drain))
 
@@ -292,7 +303,7 @@ class Sidecar:
             elif effect is Effect.GIVE_UP_HIJACKED:
                 self._log.warning("Hijack connection drain failed")
             elif effect is Effect.EXIT_NOW:
-                self._log.close()
+                self.close_logs()
                 os._exit(1)  # a second signal means now (QP-013)
             elif effect is Effect.EXIT and not self._exit.done():
                 self._exit.set_result(0)
@@ -322,6 +333,12 @@ class Sidecar:
                 self._carry_out(self.drain.emptied(now))
         elif plane.in_flight == plane.tunnels:
             self._carry_out(self.drain.emptied(now, hijacked=True))
+
+    def close_logs(self) -> None:
+        """Last words."""
+        if self.request_log is not None:
+            self.request_log.close()
+        self._log.close()
 
     async def close(self) -> None:
         """Ends what is left; after this nothing of ours is on the loop."""
@@ -377,5 +394,5 @@ def serve(environ: Mapping[str, str], *, loop_kind: str = "auto", drain_settings
         loop.run_until_complete(sidecar.close())
     finally:
         loop.close()
-    log.close()
+    sidecar.close_logs()
     return code

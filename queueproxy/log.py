@@ -3,8 +3,9 @@
 Two parts. `Log` turns an event into a line: level, fields, sampling, and a form that fits one pipe write. `LineWriter`
 gets lines out of a file descriptor that may be a full pipe nobody reads (QP-354). It asks the kernel first, and only
 when a write would block does it start its one daemon thread and queue there. The queue is bounded; lines that find no
-room are counted, and the next line that goes out carries the count as `droppedLines`. The descriptor is never set
-non-blocking, because that would change it for every process that shares it.
+room are counted, and the next line of the process log that goes out carries the count as `droppedLines`. The descriptor
+is never set non-blocking, because that would change it for every process that shares it. The request log uses the same
+writer (requestlog.recorder), so that two logs on one descriptor do not write into each other's lines.
 
 `logging` is not used: it costs 22 ms at import, and a lock plus a blocking write per line.
 """
@@ -22,7 +23,7 @@ from typing import NamedTuple
 __all__ = ["JSON", "PLAIN", "Format", "Level", "LineWriter", "Log", "settings"]
 
 _LINE_MAX = select.PIPE_BUF  # a longer write to a pipe is not atomic and may block half-way
-_QUEUE_LINES = 1024  # at most 4 MiB
+_QUEUE_BYTES = 1 << 20  # ours; some thousand lines of either log
 _FLUSH_FOR = 1.0  # at exit
 _SAMPLE_FIRST, _SAMPLE_EVERY = 100, 100  # zap's production setting: per second and message (contract 8.2)
 
@@ -115,30 +116,36 @@ PLAIN = Format(plain=True)
 class LineWriter:
     """Gets whole lines out of one file descriptor without ever stopping the caller."""
 
-    __slots__ = ("_fd", "_gate", "_poll", "_queue", "_queueing", "_thread", "lost")
+    __slots__ = ("_bytes", "_gate", "_poll", "_queue", "_queueing", "_thread", "fd", "lost")
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._gate = threading.Condition()
         self._queue: deque[bytes] = deque()
+        self._bytes = 0  # of them, the piece that is being written included
         self._queueing = False  # the thread owns the descriptor, so that lines keep their order
         self._thread: threading.Thread | None = None
         self.lost = 0  # lines that found no room since the last one that did
 
     def __repr__(self) -> str:
-        return f"<LineWriter fd={self._fd} queued={len(self._queue)} lost={self.lost}>"
+        return f"<LineWriter fd={self.fd} queued={len(self._queue)} lost={self.lost}>"
 
-    def write(self, line: bytes) -> bool:
-        """True when the line went out or waits its turn, False when it was lost."""
+    def write(self, data: bytes, lines: int = 1) -> bool:
+        """Takes one or more whole lines. True when they went out or wait their turn, False when they were lost."""
         with self._gate:
-            if not self._queueing and self._poll.poll(0):
-                return _put(self._fd, line)
-            if len(self._queue) >= _QUEUE_LINES:
-                self.lost += 1
+            # What is longer than a pipe takes at once might block half-way, however ready the pipe is.
+            if not self._queueing and len(data) <= _LINE_MAX and self._poll.poll(0):
+                rest = _put(self.fd, data)
+                if not rest:
+                    return rest is not None
+                data = rest  # half a line is out: the other half must follow
+            elif self._bytes + len(data) > _QUEUE_BYTES:
+                self.lost += lines
                 return False
-            self._queue.append(line)
+            self._queue.append(data)
+            self._bytes += len(data)
             self._queueing = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -158,15 +165,19 @@ class LineWriter:
                     self._queueing = False
                     self._gate.notify_all()
                     self._gate.wait()
-                line = self._queue.popleft()
-            self._poll.poll()  # somebody may have made the shared descriptor non-blocking: wait here, not in write
-            _put(self._fd, line)
+                data = self._queue.popleft()
+            rest: bytes | None = data
+            while rest:
+                self._poll.poll()  # somebody may have made the shared descriptor non-blocking: wait here, not in write
+                rest = _put(self.fd, rest)
+            with self._gate:
+                self._bytes -= len(data)
 
 
 class Log:
     """The process log. `debug_on` is for callers that would otherwise build fields for nothing."""
 
-    __slots__ = ("_fields", "_format", "_level", "_sample", "_writer", "debug_on")
+    __slots__ = ("_fields", "_format", "_level", "_sample", "debug_on", "writer")
 
     def __init__(
         self,
@@ -177,7 +188,7 @@ class Log:
         format: Format = JSON,
         sample: "_Sample | None" = None,
     ) -> None:
-        self._writer = writer
+        self.writer = writer
         self._fields = dict(fields or {})
         self._level = level
         self._format = format
@@ -185,11 +196,11 @@ class Log:
         self.debug_on = level <= Level.DEBUG
 
     def __repr__(self) -> str:
-        return f"<Log {self._level.name} {self._fields} {self._writer!r}>"
+        return f"<Log {self._level.name} {self._fields} {self.writer!r}>"
 
     def with_(self, **fields: object) -> "Log":
         """The same log with more fields on every line."""
-        return Log(self._writer, self._fields | fields, level=self._level, format=self._format, sample=self._sample)
+        return Log(self.writer, self._fields | fields, level=self._level, format=self._format, sample=self._sample)
 
     def debug(self, message: str, /, **fields: object) -> None:
         if self.debug_on:
@@ -213,7 +224,7 @@ class Log:
 
     def close(self) -> None:
         """Last words, bounded: a reader that never reads costs one second."""
-        if self._writer.flush() and self._writer.lost:
+        if self.writer.flush() and self.writer.lost:
             self.warning("log lines were dropped")
 
     def _write(self, level: Level, message: str, fields: Mapping[str, object]) -> None:
@@ -222,10 +233,10 @@ class Log:
         wall_ns = time.time_ns()
         if not self._sample.passes(level, message, wall_ns):
             return
-        lost = self._writer.lost
+        lost = self.writer.lost
         fields = {**self._fields, **fields, "droppedLines": lost} if lost else {**self._fields, **fields}
-        if self._writer.write(self._format.encode(level, message, fields, wall_ns)) and lost:
-            self._writer.lost -= lost
+        if self.writer.write(self._format.encode(level, message, fields, wall_ns)) and lost:
+            self.writer.lost -= lost
 
 
 class _Sample:
@@ -288,12 +299,14 @@ def _zap_output(zap: Mapping[str, object]) -> int:
     return 1 if isinstance(paths, list) and paths[:1] == ["stdout"] else 2
 
 
-def _put(fd: int, line: bytes) -> bool:
+def _put(fd: int, data: bytes) -> bytes | None:
+    """What is still to be written; None when the reader is gone: there is nobody to tell."""
     try:
-        os.write(fd, line)
-    except OSError:  # the reader is gone; there is nobody to tell
-        return False
-    return True
+        return data[os.write(fd, data) :]
+    except BlockingIOError:  # ready a moment ago, but others write here too
+        return data
+    except OSError:
+        return None
 
 
 def _stamp(pattern: str, wall_ns: int, *, local: bool = False) -> str:

@@ -69,6 +69,9 @@ class SidecarCollector(Collector):
         yield CounterMetricFamily(
             "kn_serving_upstream_retries", "Requests repeated after a stale connection", value=recorder.retries
         )
+        yield CounterMetricFamily(
+            "kn_serving_request_log_dropped", "Request log lines dropped unread", value=recorder.unlogged
+        )
 
     def _sleep(self) -> Iterable[Metric]:
         pause, now = self._pause, monotonic()

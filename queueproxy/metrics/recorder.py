@@ -7,9 +7,12 @@ from queueproxy.metrics.window import Window
 
 
 class Recorder:
-    """window feeds the autoscaler; invocations by status and refusals by reason feed people."""
+    """window feeds the autoscaler; invocations by status and refusals by reason feed people.
 
-    __slots__ = ("arrived", "invocations", "refused", "retries", "window")
+    unlogged: lines of the request log that nobody could be made to read.
+    """
+
+    __slots__ = ("arrived", "invocations", "refused", "retries", "unlogged", "window")
 
     def __init__(self, window: Window) -> None:
         self.window = window
@@ -17,6 +20,7 @@ class Recorder:
         self.invocations: dict[int, Histogram] = {}
         self.refused: dict[str, int] = {}
         self.retries = 0
+        self.unlogged = 0
 
     def __repr__(self) -> str:
         return f"<Recorder {self.window!r} statuses={sorted(self.invocations)}>"

@@ -40,8 +40,10 @@ class Observer(Protocol):
     """Told of each request after it is over; must not raise and must not wait.
 
     status: the first one that was written, 499 when the client left before there was one. size: bytes of body written.
-    took, thaw_wait: seconds.
+    took, thaw_wait: seconds. close: the process ends, say what is left to say.
     """
+
+    def close(self) -> None: ...
 
     def finished(
         self, client: Facts, head: RequestHead, status: int, size: int, took: float, thaw_wait: float

@@ -19,7 +19,7 @@ from queueproxy.requestlog.gofmt import printed
 from queueproxy.requestlog.inputs import Input
 from queueproxy.requestlog.parser import Body, parse
 from queueproxy.requestlog.tree import Action, Branch, Break, Invoke, Node, Pipe, Range, Text
-from queueproxy.requestlog.values import ExecutionError, Strings, StringsMap, Value, truth
+from queueproxy.requestlog.values import ExecutionError, Int64, Strings, StringsMap, Value, truth
 
 LOOPS: Final = 100_000
 _DEEP: Final = 200
@@ -112,7 +112,7 @@ class _Compiler(Expressions):
             value = get(scope)
             if value.__class__ is bytes:
                 return value
-            if value.__class__ is int:
+            if value.__class__ is int or value.__class__ is Int64:
                 return b"%d" % value
             return printed(value)
 

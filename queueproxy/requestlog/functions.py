@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from queueproxy.requestlog.escape import html, js, urlquery
-from queueproxy.requestlog.gofmt import printed, sprint, sprintln
+from queueproxy.requestlog.gofmt import sprint, sprintln
 from queueproxy.requestlog.printf import sprintf
 from queueproxy.requestlog.values import (
     ExecutionError,
@@ -163,7 +163,7 @@ def joined(args: Args) -> bytes:
     """What js, html and urlquery work on: the one string, or everything as `print` prints it."""
     if len(args) == 1 and args[0].__class__ is bytes:
         return args[0]
-    return sprint(tuple(printed(arg) if arg is None or isinstance(arg, Struct) else arg for arg in args))
+    return sprint(tuple(b"<no value>" if arg is None else arg for arg in args), follow=True)
 
 
 def _call(args: Args) -> Value:

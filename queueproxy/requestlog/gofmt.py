@@ -33,20 +33,18 @@ def printed(value: Value) -> bytes:
         return b"%d" % value
     if value is None:
         return b"<no value>"
-    if isinstance(value, Struct) and value.stringer is None:
-        return Format().struct(value, "v")  # the template follows one pointer itself
-    return Format().value(value, "v", 0)
+    return Format().followed(value)
 
 
-def sprint(args: tuple[Value, ...]) -> bytes:
-    """As fmt.Sprint: a space between two operands when neither is a string."""
+def sprint(args: tuple[Value, ...], *, follow: bool = False) -> bytes:
+    """As fmt.Sprint: a space between two operands when neither is a string. follow: as `printed` does with pointers."""
     out: list[bytes] = []
     before = True
     for arg in args:
         text = arg.__class__ is bytes
         if out and not text and not before:
             out.append(b" ")
-        out.append(Format().value(arg, "v", 0))
+        out.append(Format().followed(arg) if follow else Format().value(arg, "v", 0))
         before = text
     return b"".join(out)
 
@@ -86,6 +84,7 @@ class Format:
         self.precision: int | None = None
         self.names = False  # %+v
         self.syntax = False  # %#v
+        self.erring = False  # inside %!x(…): no String() is asked
 
     # -- padding
 
@@ -126,26 +125,35 @@ class Format:
             return self.strings(value, verb)
         if isinstance(value, StringsMap):
             return self.map(value, verb)
+        asked = verb in "vsxXq" and not self.syntax and not self.erring
         if isinstance(value, NilPointer):
-            return self.pad(b"(*%b)(nil)" % value.go_type.encode() if self.syntax else b"<nil>") if verb == "v" else (
-                self.bad_nil(value, verb)
-            )  # fmt: skip
-        if value.stringer is not None and verb in "vsxXq" and not self.syntax:
+            if asked and value.text is not None:
+                return self.string(value.text, verb)
+            return self.nil(value, verb)
+        if asked and value.stringer is not None:
             return self.string(value.stringer(), verb)
         if depth:
             raise ExecutionError("an address cannot be printed")
         return b"&" + self.struct(value, verb)
 
     def bad(self, value: Value, verb: str) -> bytes:
-        kept = self.names, self.syntax
+        self.erring = True
         text = b"%%!%b(%b=%b)" % (verb.encode(), type_name(value).encode(), self.value(value, "v", 0))
-        self.names, self.syntax = kept
+        self.erring = False
         return text
 
-    def bad_nil(self, value: NilPointer, verb: str) -> bytes:
-        if verb in "bodxXp":
-            raise ExecutionError("an address cannot be printed")
-        return b"%%!%b(*%b=<nil>)" % (verb.encode(), value.go_type.encode())
+    def nil(self, value: NilPointer, verb: str) -> bytes:
+        if verb == "v":
+            return b"(*%b)(nil)" % value.go_type.encode() if self.syntax else self.pad(b"<nil>")
+        if verb in "bodxX":
+            return self.integer(Unsigned(0), verb)
+        return self.bad(value, verb)
+
+    def followed(self, value: Value) -> bytes:
+        """A value as a template prints it: one pointer is followed, unless what it points to prints itself."""
+        if isinstance(value, Struct) and value.stringer is None:
+            return self.struct(value, "v")
+        return self.value(value, "v", 0)
 
     def struct(self, value: Struct, verb: str) -> bytes:
         if not value.printable or self.syntax:

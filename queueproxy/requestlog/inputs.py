@@ -285,7 +285,7 @@ Input.fields = {
 SHORT_CUTS: Final[dict[tuple[str, ...], Callable[[Any], Value]]] = {
     ("Request", "Method"): lambda input: input.request.method,
     ("Request", "RequestURI"): lambda input: input.request.target,
-    ("Request", "ContentLength"): lambda input: input.request.content_length,
+    ("Request", "ContentLength"): lambda input: Int64(input.request.content_length),
     ("Request", "RemoteAddr"): lambda input: input.request.remote,
     ("Request", "Host"): lambda input: input.request.host,
     ("Request", "Proto"): lambda input: input.request.proto,

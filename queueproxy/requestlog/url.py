@@ -14,7 +14,7 @@ _BEYOND_ENCODED: Final = re.compile(rb"[^A-Za-z0-9\-_.~!$&'()*+,;=:@\[\]%/]")  #
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _STRAY: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
-_NO_USER: Final = NilPointer("url.Userinfo", {"Username": Method((), lambda _: b"")})
+_NO_USER: Final = NilPointer("url.Userinfo", {name: Method((), lambda _: b"") for name in ("Username", "String")}, b"")
 
 
 def _escaped(unsafe: re.Pattern[bytes], text: bytes) -> bytes:

@@ -66,13 +66,14 @@ class Struct:
 
 
 class NilPointer:
-    """A nil pointer to a struct of that Go type. methods: those that bear it."""
+    """A nil pointer to a struct of that Go type. methods: those that bear it. text: what its String() says."""
 
-    __slots__ = ("fields", "go_type", "methods")
+    __slots__ = ("go_type", "methods", "text")
 
-    def __init__(self, go_type: str, methods: Mapping[str, Method] | None = None) -> None:
+    def __init__(self, go_type: str, methods: Mapping[str, Method] | None = None, text: bytes | None = None) -> None:
         self.go_type = go_type
         self.methods = methods or {}
+        self.text = text
 
 
 class StringsMap(dict[bytes, Strings]):

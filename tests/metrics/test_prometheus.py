@@ -33,7 +33,7 @@ def test_every_name_is_there_on_the_first_day() -> None:
         "kn_serving_invocation_duration_seconds", "kn_serving_refused", "kn_serving_upstream_retries",
         "kn_serving_pause_state", "kn_serving_pause_transitions", "kn_serving_pause_duration_seconds",
         "kn_serving_thaw_wait_seconds", "kn_serving_pause_seconds", "kn_serving_idle_cpu_seconds",
-        "kn_serving_probe_answers", "kn_serving_pause_shadow",
+        "kn_serving_probe_answers", "kn_serving_pause_shadow", "kn_serving_request_log_dropped",
     }  # fmt: skip
     assert CONTENT_TYPE == b"text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 

@@ -1,0 +1,176 @@
+"""Runs the request log: one line per finished request, gathered for one turn of the loop, written without waiting.
+
+Lines of one turn leave together in pieces a pipe takes at once, so a busy proxy pays one system call for several lines
+and a reader never sees half a line. When the reader of stdout is slow, up to 1 MiB waits in the writer's thread; what
+finds no room is dropped, counted and said once (QP-354). A template that cannot be applied to a request gives
+upstream's fallback line instead (QP-305).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from queueproxy.codec.headers import (
+    FORWARDED,
+    HOST,
+    K_KUBELET_PROBE,
+    K_NETWORK_PROBE,
+    USER_AGENT,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    forwarded,
+)  # fmt: skip
+from queueproxy.codec.http1 import RequestHead
+from queueproxy.log import LineWriter, Log
+from queueproxy.requestlog.gofmt import shortest
+from queueproxy.requestlog.inputs import Input, Request, Response, Revision
+from queueproxy.requestlog.tls import tls_state
+from queueproxy.requestlog.values import ExecutionError
+
+if TYPE_CHECKING:
+    from queueproxy.proxy.observed import Facts
+
+_PIECE: Final = select.PIPE_BUF
+_WAITING: Final = 1 << 20  # bytes of one turn of the loop; lines are long when URLs are
+_PROTOCOLS: Final = (b"HTTP/1.0", b"HTTP/1.1")
+
+
+class Counts(Protocol):
+    """Where lost lines are counted."""
+
+    unlogged: int
+
+
+class RequestLog:
+    """An observer of requests (proxy.observed)."""
+
+    __slots__ = (
+        "_counts", "_failed", "_lines", "_log", "_loop", "_probes", "_render", "_revision", "_size", "_told", "_writer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        render: Callable[[Input], bytes],
+        revision: Revision,
+        *,
+        probes: bool,
+        writer: LineWriter,
+        loop: asyncio.AbstractEventLoop,
+        log: Log,
+        counts: Counts,
+    ) -> None:
+        self._render = render
+        self._revision = revision
+        self._probes = probes
+        self._writer = writer
+        self._loop = loop
+        self._log = log
+        self._counts = counts
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._failed = False
+        self._told = False
+
+    def __repr__(self) -> str:
+        return f"<RequestLog waiting={len(self._lines)} lost={self._counts.unlogged} {self._writer!r}>"
+
+    def finished(
+        self, client: Facts, head: RequestHead, status: int, size: int, took: float, thaw_wait: float
+    ) -> None:
+        """One request is over."""
+        special = head.special
+        if not self._probes and is_probe(special):
+            return
+        raw, method = client.raw_head, head.method
+        made = special.get(FORWARDED)
+        if made is None and (X_FORWARDED_HOST in special or X_FORWARDED_PROTO in special):
+            made = forwarded([], special.get(X_FORWARDED_HOST), special.get(X_FORWARDED_PROTO))
+        request = Request(
+            raw=raw,
+            method=method,
+            target=raw[raw.find(b" ") + 1 : raw.find(b"\r\n") - 9],  # as it came: absolute, with its # and all
+            proto=_PROTOCOLS[head.minor],
+            host=special.get(HOST, b""),
+            content_length=-1 if head.body == 2 else head.content_length,
+            remote=client.remote,
+            forwarded=made,
+            tls=tls_state(client.tls),
+        )
+        response = Response(status, size, _whole_nanoseconds(took))
+        input = Input(request, response, self._revision, _whole_nanoseconds(thaw_wait) if thaw_wait else 0.0)
+        try:
+            line = self._render(input)
+        except ExecutionError as error:
+            line = self._fallback(input, error)
+        self._add(line)
+
+    def _fallback(self, input: Input, error: ExecutionError) -> bytes:
+        if not self._failed:
+            self._failed = True
+            self._log.warning("The request log template cannot be applied to a request.", error=str(error))
+        request, response = input.request, input.response
+        return b"Invalid request log template: method: %b, response code: %d, latency: %b, url: %b\n" % (
+            request.method, response.code, shortest(response.latency), request.url().string(),
+        )  # fmt: skip
+
+    # -- getting it out
+
+    def _add(self, line: bytes) -> None:
+        if self._size + len(line) > _WAITING:
+            self._lost(1)
+            return
+        if not self._lines:
+            self._loop.call_soon(self.flush)
+        self._lines.append(line)
+        self._size += len(line)
+
+    def flush(self) -> None:
+        """Hands on what this turn of the loop brought."""
+        lines, self._lines, self._size = self._lines, [], 0
+        if not lines:
+            return
+        piece: list[bytes] = []
+        size = 0
+        for line in lines:
+            if piece and size + len(line) > _PIECE:
+                self._write(piece)
+                piece, size = [], 0
+            piece.append(line)
+            size += len(line)
+        self._write(piece)
+
+    def _write(self, piece: list[bytes]) -> None:
+        data = piece[0] if len(piece) == 1 else b"".join(piece)
+        if not self._writer.write(data, len(piece)):
+            self._lost(len(piece))
+
+    def _lost(self, lines: int) -> None:
+        self._counts.unlogged += lines
+        if not self._told:
+            self._told = True
+            self._log.warning("Request log lines are dropped: nobody reads stdout, or not fast enough.")
+
+    def close(self) -> None:
+        """The last lines, bounded: a reader that never reads costs one second."""
+        self.flush()
+        self._writer.flush()
+        if self._counts.unlogged:
+            self._log.warning("Request log lines were dropped.", lines=self._counts.unlogged)
+
+
+def is_probe(special: dict[int, bytes]) -> bool:
+    """What enableProbeRequestLog decides about (contract 3.3); not what the drainer takes for a probe."""
+    return (
+        special.get(USER_AGENT, b"").startswith(b"kube-probe/")
+        or bool(special.get(K_KUBELET_PROBE))
+        or bool(special.get(K_NETWORK_PROBE))
+    )
+
+
+def _whole_nanoseconds(seconds: float) -> float:
+    """As Go's Duration.Seconds(): no digits beyond nanoseconds."""
+    whole, rest = divmod(round(seconds * 1e9), 1_000_000_000)
+    return whole + rest / 1e9
