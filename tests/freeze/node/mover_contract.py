@@ -22,7 +22,7 @@ from queueproxy.freeze.node.mover import Moved, PodMover
 from queueproxy.freeze.node.throttle import CpuThrottle, Squeeze
 from queueproxy.freeze.vocabulary import Rung
 from tests.support.cgroupfs import PATIENCE, Workload, until
-from tests.support.kubepods import Node, Pod
+from tests.support.kubepods import Node, Pod, descriptors
 
 RUNNING, THROTTLED, FROZEN = Rung.RUNNING, Rung.THROTTLED, Rung.FROZEN
 
@@ -395,17 +395,17 @@ class MoverContract:
 
     def test_nothing_is_answered_and_nothing_left_open_after_close(self, at: Driver) -> None:
         pod = at.node.pod(["a", "b"])
-        at.node.run(pod.paths[0])
-        at.node.run(pod.paths[1], "stuck")
-        before = len(os.listdir("/proc/self/fd"))
+        works = [at.node.run(path, mode) for path, mode in zip(pod.paths, ("ticking", "stuck"), strict=True)]
+        before = descriptors()
         mover = at.mover(pod)
         answers: list[Moved] = []
         mover.move(FROZEN, answers.append)
         assert mover.stop_pending() is None
         mover.held()
-        assert len(os.listdir("/proc/self/fd")) > before
+        assert len(descriptors()) > len(before)
         mover.close()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
+        assert not any(f"/proc/{work.pid}/" in path for path in descriptors("/proc/") for work in works)
         at.loop.call_later(0.3, at.loop.stop)
         at.loop.run_forever()
         assert not answers
@@ -524,10 +524,10 @@ class MoverContract:
             record["containers"][1]["freezer"]["hierarchy"] = "memory"
         else:
             record = {"uid": pod.uid, "containers": 7}
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         with pytest.raises(HeldError):
             at.mover(pod, adopt=record)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
 
     # === What else it tells. ===
 

@@ -15,6 +15,7 @@ from queueproxy.freeze.node.naming import candidates
 from queueproxy.freeze.node.transition import Outcome
 from queueproxy.freeze.vocabulary import Rung
 from tests.support.cgroupfs import tree_cpu, tree_v2
+from tests.support.kubepods import descriptors
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 ID = "0123456789abcdef" * 4
@@ -179,15 +180,16 @@ def test_processes_out_of_sight_make_it_blind(tree: Tree, path: Path) -> None:
 
 
 def test_closing_leaves_nothing_open(tree: Tree, path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    status = f"/proc/{os.getppid()}/status"
     container = opened(tree)
     (path / "cgroup.procs").write_text(f"{os.getppid()}\n")
     container.is_stop_pending("/proc")
     container.freeze()
     transition = container.transition
     assert transition is not None
-    assert len(os.listdir("/proc/self/fd")) == before + 2, "the cgroup and the status of init"
+    assert descriptors(str(path)) == [str(path)]
+    assert descriptors(status) == [status]
     container.close()
     container.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors(str(path)) == descriptors(status) == []
     assert transition.outcome is Outcome.ABANDONED

@@ -9,6 +9,7 @@ import pytest
 
 from queueproxy.freeze.node import kubepods
 from queueproxy.freeze.node.kubepods import Kubepods, directories
+from tests.support.kubepods import descriptors
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 ID = "0123456789abcdef" * 4
@@ -50,13 +51,13 @@ def test_a_kubepods_directory_that_was_made_anew_is_the_new_one(pods: Kubepods, 
 
 def test_closing_leaves_nothing_open(tmp_path: Path) -> None:
     cgroup(tmp_path / "kubepods")
-    before = len(os.listdir("/proc/self/fd"))
     pods = Kubepods("", str(tmp_path))
     pods.refresh(["kubepods"])
     assert list(pods.walk("kubepods", UID, ID)) == []
+    assert len(descriptors(str(tmp_path))) == 2
     pods.close()
     pods.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors(str(tmp_path)) == []
 
 
 @pytest.mark.fz("FZ-078")

@@ -19,7 +19,7 @@ from queueproxy.freeze.node.locate import Leaf, Tree
 from queueproxy.freeze.node.naming import BadName, candidates
 from queueproxy.freeze.node.throttle import Limit
 from tests.support.cgroupfs import PATIENCE, Lab, place_of, real_cgroups, tree_cpu, tree_v1, tree_v2, until
-from tests.support.kubepods import Node
+from tests.support.kubepods import Node, descriptors
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 ID = "0123456789abcdef" * 4
@@ -57,12 +57,11 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """Nothing is left open, whatever was found or refused."""
-    before = len(os.listdir("/proc/self/fd"))
     world = World(tmp_path)
     yield world
     for tree in world.trees:
         tree.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors(str(tmp_path)) == []
 
 
 def limit_of(leaf: Leaf) -> Limit | None:
@@ -334,7 +333,7 @@ def test_a_real_container_is_found(
     with Node(*controllers, top=top) as node:
         pod = node.pod(["app", "other"], runtime=runtime)
         work = node.run(pod.paths[0])
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         tree = node.tree()
         leaf = tree.find(pod.uid, pod.qos, pod.containers[0].id, runtime)
         assert type(leaf.freezer) is kind
@@ -346,7 +345,7 @@ def test_a_real_container_is_found(
             tree.find(pod.uid, pod.qos, "f" * 64, runtime)
         leaf.close()
         tree.close()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
 
 
 @pytest.mark.parametrize("controller", [pytest.param("", marks=real_cgroups(""), id="v2")])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-pytest.register_assert_rewrite("tests.freeze.node.mover_contract", "tests.support.cgroupfs", "tests.support.kubepods")
+pytest.register_assert_rewrite("tests.freeze.node.mover_contract")
 
 from queueproxy.freeze.node.directory import Cgroup  # noqa: E402
 from queueproxy.freeze.node.hierarchy import Mounts  # noqa: E402

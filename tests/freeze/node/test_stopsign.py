@@ -15,6 +15,7 @@ from queueproxy.freeze.node.cgroup import Outcome, open_freezer, run
 from queueproxy.freeze.node.directory import Cgroup
 from queueproxy.freeze.node.stopsign import StopSign, pending
 from tests.support.cgroupfs import PATIENCE, Lab, real_cgroups, tree_v2, until
+from tests.support.kubepods import descriptors
 
 # Blocks every signal but SIGKILL and lives on: what a frozen process looks like from outside, without a freezer.
 DEAF = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, range(1, 65)); print(flush=True); input()"
@@ -44,12 +45,11 @@ def deaf() -> Iterator[subprocess.Popen[bytes]]:
 def sign_of(tmp_path: Path, *pids: int, stop_signal: int = signal.SIGTERM) -> Iterator[StopSign]:
     """Of a container with these processes; the processes are real, the cgroup is a file."""
     tree_v2(tmp_path / "app", procs="".join(f"{pid}\n" for pid in pids))
-    before = len(os.listdir("/proc/self/fd"))
     with Cgroup.open(str(tmp_path / "app"), require_cgroupfs=False) as cgroup:
         sign = StopSign(cgroup, stop_signal)
         yield sign
         sign.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not [path for path in descriptors("/status") if path.startswith("/proc/")]
 
 
 @pytest.mark.slow
