@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -75,6 +76,8 @@ class Operators:
         else:
             site = web.TCPSite(self._runner, address.host, address.port)
         await site.start()
+        if address.path:
+            os.chmod(address.path, 0o600)  # root's alone: who may open it may thaw anything
         name = self._runner.addresses[0] if self._runner.addresses else ""
         self.port = int(name[1]) if isinstance(name, tuple) else 0
 
