@@ -2,7 +2,8 @@
 
 A round kills the sidecar, the freezer, the app or containerd with SIGKILL at a random moment, now and then just after
 the app was told to end, and starts again what was killed. Requests are excused only while they were in a process that
-was killed, or meant for it before it was back. QUEUEPROXY_SEED replays a run; it is printed.
+was killed, or meant for it before it was back. A request to a sleeping pod whose freezer stays away for longer than
+the sidecar is patient is refused with 503; these are counted apart. QUEUEPROXY_SEED replays a run; it is printed.
 """
 
 import os
@@ -16,12 +17,13 @@ from time import monotonic
 import pytest
 
 from tests.support.e2e_pod import SIDECAR, Pod
-from tests.support.e2e_watch import Load
+from tests.support.e2e_watch import Load, Request
 from tests.support.e2e_world import QUICK, World
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
 LEASE = 2.0
+PATIENCE = 1.3  # seconds that a sidecar waits for a thaw before it refuses (FZ-067)
 VICTIMS = ("sidecar", "freezer", "app", "containerd")
 
 
@@ -33,7 +35,9 @@ class Chaos:
         self.pods = pods
         self.chance = random.Random(seed)
         self.excused: list[tuple[str, float, float]] = []  # pod, from, to
+        self.outages: list[tuple[float, float]] = []  # of the freezer
         self.kills: Counter[str] = Counter()
+        self.history: list[tuple[float, str]] = []  # printed when something was lost
         self.asleep = 0  # kills that hit a frozen app
         self.longest_thaw = 0.0
 
@@ -46,41 +50,52 @@ class Chaos:
             old.signal(signal.SIGTERM)
         began = monotonic()
         self.kills[f"{victim} after SIGTERM" if tells else victim] += 1
+        self.history.append((began, f"{victim} of {pod.name}, {'frozen' if old.frozen else 'awake'}, told={tells}"))
         self.asleep += old.frozen
         getattr(self, f"kill_{victim}")(pod)
         if tells:
-            old.log.until(lambda: old.log.find("sigterm"), LEASE + 3.0)
+            old.log.heard("sigterm", within=LEASE + 3.0)
             assert old.wait() == 0, "told to end, and killed instead"
-            self.restart(pod, old.name)
+            self.world.restart(pod, old.name)
+        self.world.until(lambda: pod.ready().ask("/").status == 200)
         if victim in ("sidecar", "app") or tells:
             self.excused.append((pod.name, began, monotonic()))
 
     def kill_sidecar(self, pod: Pod) -> None:
         pod.sidecar.kill()
         if self.chance.random() < 0.4:  # it stays away for longer than its lease lasts
-            thawed = pod.app.until_frozen(False, within=LEASE + 1.0)
-            self.longest_thaw = max(self.longest_thaw, thawed)
-        self.restart(pod, SIDECAR)
+            killed_at = monotonic()
+            thawed_at = pod.app.until_frozen(False, within=LEASE + 1.0)
+            self.longest_thaw = max(self.longest_thaw, thawed_at - killed_at)
+        self.world.restart(pod, SIDECAR)
 
     def kill_app(self, pod: Pod) -> None:
         pod.app.kill()
-        self.restart(pod, pod.app.name)
+        self.world.restart(pod, pod.app.name)
 
     def kill_freezer(self, pod: Pod) -> None:
-        self.world.freezer.kill()
-        self.world.freezer.start().ready()
+        freezer, began, since = self.world.freezer, monotonic(), len(self.world.freezer.log.lines)
+        freezer.kill()
+        serving_at, _ = freezer.start().log.heard("serving sidecars", since=since)
+        self.outages.append((began, serving_at))
+        freezer.ready()
 
     def kill_containerd(self, pod: Pod) -> None:
         self.world.node.containerd.kill()
         self.world.node.containerd.start()
 
-    def restart(self, pod: Pod, name: str) -> None:
-        self.world.restart(pod, name)
-        pod.ready()
-        self.world.until(lambda: pod.ask("/").status == 200)
+    def is_excused(self, request: Request) -> bool:
+        return any(
+            request.pod == name and request.began < until and request.ended > since
+            for name, since, until in self.excused
+        )
 
-    def is_excused(self, pod: str, began: float, ended: float) -> bool:
-        return any(pod == name and began < until and ended > since for name, since, until in self.excused)
+    def is_refused(self, request: Request) -> bool:
+        """The freezer was away for as long as the sidecar was patient, or about to be dialled again."""
+        return request.problem.startswith("503 the app could not be woken") and any(
+            back - since > PATIENCE and request.began < back + 1.0 and request.ended > since + PATIENCE
+            for since, back in self.outages
+        )
 
 
 def survive(rounds: int) -> None:
@@ -92,11 +107,22 @@ def survive(rounds: int) -> None:
         with Load(pods) as load:
             for _ in range(rounds):
                 chaos.round()
-        lost = [request for request in load.lost() if not chaos.is_excused(request.pod, request.began, request.ended)]
+        failed = [request for request in load.lost() if not chaos.is_excused(request)]
+        lost = [request for request in failed if not chaos.is_refused(request)]
+        away = max((back - since for since, back in chaos.outages), default=0.0)
         print(
-            f"{rounds} rounds, {sum(chaos.kills.values())} kills {dict(chaos.kills)}, {chaos.asleep} of them of a "
-            f"frozen pod; {len(load.done)} requests, {len(load.lost())} failed, {len(lost)} of these without excuse"
+            f"{rounds} rounds, kills {dict(chaos.kills)}, {chaos.asleep} of a frozen pod, thawed at most "
+            f"{chaos.longest_thaw:.2f} s after its sidecar died; freezer away for at most {away:.2f} s; "
+            f"{len(load.done)} requests, {len(load.lost())} failed, {len(failed) - len(lost)} refused for want of a "
+            f"freezer, {len(lost)} lost"
         )
+        if lost:
+            print(*(f"{at:.3f} killed {what}" for at, what in chaos.history), sep="\n")
+            print(*(f"{request.began:.3f} to {request.ended:.3f} {request}" for request in lost), sep="\n")
+            print(
+                "freezer away", chaos.outages, *(f"{at:.3f} {line}" for at, line in world.freezer.log.lines), sep="\n"
+            )
+            print(*(f"{at:.3f} {line}" for pod in pods for at, line in pod.sidecar.log.lines), sep="\n")
         assert lost == []
         assert len(load.done) > rounds  # there was load
         # In the end all sidecars are gone for good: no lease may outlive them.

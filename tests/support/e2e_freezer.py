@@ -67,7 +67,7 @@ class Freezer:
 
     def start(self) -> Freezer:
         command = self.command("freezer", "--config", f"{self.home}/freezer.toml")
-        self.process = self.node.listener.popen(command, self.log, env=self._env)
+        self.process = self.node.listener.popen(command, self.log, env=self._env, cwd=self.home)
         return self
 
     def ready(self, within: float = START_WITHIN) -> Freezer:
@@ -124,7 +124,13 @@ class Freezer:
     def run(self, *args: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """One of the operator's commands."""
         return subprocess.run(
-            self.command(*args), env=self._env, capture_output=True, text=True, timeout=timeout, check=False
+            self.command(*args),
+            env=self._env,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     @property
