@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import httptools
 
 from queueproxy.codec.chunked import ChunkedDecoder, ChunkError
+from queueproxy.codec.head import RequestHead as RequestHead
 from queueproxy.codec.headers import (
     CONNECTION,
     CONTENT_LENGTH,
@@ -50,39 +51,6 @@ _RESERVED: Final = frozenset((b"PRI", b"CONNECT"))
 _MINORS: Final = {b" HTTP/1.0": 0, b" HTTP/1.1": 1}  # the end of a request line
 
 
-class RequestHead:
-    """One parsed request head.
-
-    lines: headers to forward, flat groups of four (name, b": ", value, b"\\r\\n"), ready to be joined.
-    special: value of each remembered header by its kind in codec.headers; lists for those that may repeat.
-    body: 0 none, 1 sized by content_length, 2 chunked.
-    minor: 0 or 1 of HTTP/1.x. keep_alive: the client wants the connection kept. upgrade: Upgrade value of an upgrade
-    request, else None.
-    """
-
-    __slots__ = ("body", "content_length", "keep_alive", "lines", "method", "minor", "special", "target", "upgrade")
-
-    method: bytes
-    target: bytes
-    minor: int
-    keep_alive: bool
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.special: dict[int, bytes] = {}
-        self.body = 0
-        self.content_length = 0
-        self.upgrade: bytes | None = None
-
-    def __repr__(self) -> str:
-        return f"<RequestHead {self.method!r} {self.target!r} HTTP/1.{self.minor} body={self.body}>"
-
-    def keep_original_host(self) -> None:
-        """Requests marked by K-Kubelet-Probe: K-Original-Host is neither restored nor removed (contract 3.6)."""
-        if K_ORIGINAL_HOST in self.special:
-            self.lines += (b"K-Original-Host", _COLON, self.special.pop(K_ORIGINAL_HOST), _CRLF)
-
-
 class RequestSink(Protocol):
     """Who receives a client's messages."""
 
@@ -100,7 +68,7 @@ class RequestReader:
     def __init__(self, sink: RequestSink) -> None:
         self._sink = sink
         self._parser: httptools.HttpRequestParser | None = None
-        self.held = b""
+        self.held: bytes | bytearray = b""
         self._left = 0
         self._lists: dict[int, list[bytes]] = {}
         self.decoder: ChunkedDecoder | None = None
@@ -140,31 +108,36 @@ class RequestReader:
         """The present message has been dealt with: look at the next, which may be here already (pipelining)."""
         self.state = HEAD
         if self.held:
-            data, self.held = self.held, b""
+            data, self.held = bytes(self.held), b""
             self._feed_head(data)
 
     def go_raw(self) -> bytes:
         """The connection was upgraded: from now on bytes pass through. Returns those that came early."""
         self.state = RAW
-        early, self.held = self.held, b""
+        early, self.held = bytes(self.held), b""
         return early
 
     # -- heads
 
     def _feed_head(self, data: bytes) -> None:
-        fresh = 0
         if self.held:
             fresh = max(0, len(self.held) - 3)
-            data = self.held + data
-            self.held = b""
-        elif data[0] in b"\r\n":
-            data = data.lstrip(_CRLF)  # empty lines before a request line, RFC 9112 2.2
-            if not data:
+            self.held += data  # in place: a head that comes byte by byte is not copied for each
+            end = self.held.find(b"\r\n\r\n", fresh)
+            if end < 0:
+                self._check_partial(self.held, fresh)
                 return
-        end = data.find(b"\r\n\r\n", fresh)
-        if end < 0:
-            self._hold_partial(data, fresh)
-            return
+            data, self.held = bytes(self.held), b""
+        else:
+            if data[0] in b"\r\n":
+                data = data.lstrip(_CRLF)  # empty lines before a request line, RFC 9112 2.2
+                if not data:
+                    return
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._check_partial(data, 0)
+                self.held = bytearray(data)
+                return
         end += 4
         if end > MAX_HEAD:
             raise BadMessage(431, "Request Header Fields Too Large")
@@ -178,10 +151,11 @@ class RequestReader:
             self.state = PAUSED
             self._sink.head_received(head)
             return
-        rest, self.held = self.held, b""
+        rest, self.held = bytes(self.held), b""
         if head.body == 1:
             self.state = LENGTH
             self._left = head.content_length
+            head.early = bool(rest)
         else:
             self.state = CHUNKED
             self.decoder = ChunkedDecoder()
@@ -190,7 +164,7 @@ class RequestReader:
         if rest:
             self.feed(rest)
 
-    def _hold_partial(self, data: bytes, fresh: int) -> None:
+    def _check_partial(self, data: bytes | bytearray, fresh: int) -> None:
         """Part of a head: refuse early what can never become one, so that garbage does not wait for the timeout."""
         if len(data) > MAX_HEAD:
             raise BadMessage(431, "Request Header Fields Too Large")
@@ -198,7 +172,6 @@ class RequestReader:
             raise BadMessage(400, "Bad Request")
         if data.count(b"\n", fresh) != data.count(_CRLF, max(0, fresh - 1)):
             raise BadMessage(400, "Bad Request")
-        self.held = data
 
     def _parse(self, data: bytes, method: bytes = b"") -> None:
         head = self.head = RequestHead()

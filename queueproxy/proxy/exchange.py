@@ -27,6 +27,7 @@ from queueproxy.proxy.deadline import LAST_WORDS
 from queueproxy.proxy.expect import Expectation
 from queueproxy.proxy.stage import ANSWERED, ASLEEP, DIALLING, DONE, NEW, QUEUED, SENT, TUNNELLED
 from queueproxy.proxy.tunnel import Tunnel, switch
+from queueproxy.proxy.upstream import JOIN_BELOW
 
 if TYPE_CHECKING:
     from queueproxy.proxy.plane import Plane
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from queueproxy.proxy.upstream import UpstreamConnection
 
 HELD_BODY: Final = 64 * 1024  # bytes of body kept for a request that may not go out yet; then reading stops
-JOIN_BELOW: Final = 16 * 1024  # pieces under this are joined into one write: copying is cheaper than a second iovec
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
 
@@ -162,11 +162,14 @@ class Exchange:
         if self.client.full:
             upstream.transport.pause_reading()  # still busy with the answer before (pipelining)
         data = request_bytes(head, self.client.peer, self.plane.pool.host_header)
-        upstream.transport.write(data)
         if self._held is not None:
-            upstream.transport.write(bytes(self._held))
+            upstream.transport.write(data + self._held)
             self._held = None
             self.client.release_reading(for_upstream=False)
+        elif head.early:
+            upstream.begun = data
+        else:
+            upstream.transport.write(data)
         if EXPECT in head.special and not self._request_ended and self._expectation is None:
             self._expectation = Expectation(self)
 
@@ -181,9 +184,8 @@ class Exchange:
             self._to_app(last_chunk(trailers))
 
     def _to_app(self, data: bytes) -> None:
-        upstream = self.upstream
-        if upstream is not None:
-            upstream.transport.write(data)
+        if self.upstream is not None:
+            self.upstream.send(data)
         elif self.stage < SENT:
             if self._held is None:
                 self._held = bytearray()
@@ -211,9 +213,7 @@ class Exchange:
         self.stage = ANSWERED
         head = self.head
         self.status = response.status
-        keep = head.keep_alive and not self.plane.closing
-        if not self._request_ended and self._upload_uncertain():
-            keep = False
+        keep = head.keep_alive and not self.plane.closing and (self._request_ended or not self._upload_uncertain())
         if response.in_body and response.content_length is None:
             self._chunked = head.minor == 1
             self._until_close = not self._chunked
@@ -385,9 +385,8 @@ class Exchange:
         self._drop_upstream()
 
     def _drop_upstream(self) -> None:
-        upstream = self.upstream
+        upstream, self.upstream = self.upstream, None
         if upstream is not None:
-            self.upstream = None
             upstream.drop()
 
     def _finish(self, status: int, now: float = 0.0) -> None:

@@ -5,6 +5,7 @@ The exchange stays open meanwhile: slot, stats and the sleep policy see a reques
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from queueproxy.clock import monotonic
@@ -28,9 +29,12 @@ def switch(exchange: Exchange, protocol: bytes, lines: list[bytes]) -> None:
 
 
 class Tunnel:
-    """Relays between a client and an app connection; a full writer on one side stops the reader on the other."""
+    """Relays between a client and an app connection; a full writer on one side stops the reader on the other.
 
-    __slots__ = ("_app", "_app_done", "_client", "_client_done", "_exchange")
+    from_client, from_app: take bytes of one side for the other; writers themselves where nothing else is to be done.
+    """
+
+    __slots__ = ("_app", "_app_done", "_client", "_client_done", "_exchange", "from_app", "from_client")
 
     def __init__(self, exchange: Exchange, client: ClientConnection, app: UpstreamConnection) -> None:
         self._exchange = exchange
@@ -38,17 +42,17 @@ class Tunnel:
         self._app = app
         self._client_done = False
         self._app_done = False
+        self.from_client: Callable[[bytes], None] = app.transport.write
+        self.from_app: Callable[[bytes], None] = client.transport.write
+        if exchange.plane.timeouts.idle:
+            self.from_app = self._noted
 
     def __repr__(self) -> str:
         return f"<Tunnel client_done={self._client_done} app_done={self._app_done}>"
 
-    def from_client(self, data: bytes) -> None:
-        self._app.transport.write(data)
-
-    def from_app(self, data: bytes) -> None:
+    def _noted(self, data: bytes) -> None:
         self._client.transport.write(data)
-        if self._exchange.plane.timeouts.idle:
-            self._exchange.wrote_at = monotonic()  # relayed bytes are writes (D02)
+        self._exchange.wrote_at = monotonic()  # relayed bytes are writes (D02)
 
     def client_ended(self) -> None:
         """The client will send no more; the app may still answer."""

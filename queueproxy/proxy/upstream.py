@@ -22,13 +22,19 @@ if TYPE_CHECKING:
     from queueproxy.proxy.exchange import Exchange
 
 IDLE_FOR: Final = 90.0  # seconds an idle connection is kept; Go's transport (QP-203)
+JOIN_BELOW: Final = 16 * 1024  # pieces under this are joined into one write: copying is cheaper than a second iovec
 UNLIMITED_POOL: Final = 1000  # idle connections kept when there is no concurrency limit (QP-203)
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to the app. exchange: who is using it, None while idle in the pool."""
+    """One connection to the app. exchange: who is using it, None while idle in the pool.
 
-    __slots__ = ("_poll", "_pool", "closed", "exchange", "idle_since", "on_made", "paused", "reader", "transport")
+    begun: a head that leaves with the first bytes of its body, which follow in the same turn of the loop.
+    """
+
+    __slots__ = (
+        "_poll", "_pool", "begun", "closed", "exchange", "idle_since", "on_made", "paused", "reader", "transport",
+    )  # fmt: skip
 
     transport: asyncio.Transport
 
@@ -37,6 +43,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._poll: select.poll | None = None
         self.reader = ResponseReader()
         self.exchange: Exchange | None = None
+        self.begun = b""
         self.closed = False
         self.paused = False
         self.idle_since = 0.0
@@ -92,6 +99,17 @@ class UpstreamConnection(asyncio.Protocol):
         self.paused = False
         if self.exchange is not None:
             self.exchange.client.release_reading(for_upstream=True)
+
+    def send(self, data: bytes) -> None:
+        """Body bytes. With a head that waits for them in one write: each costs 20,000 instructions of the kernel."""
+        if self.begun:
+            head, self.begun = self.begun, b""
+            if len(data) < JOIN_BELOW:
+                self.transport.write(head + data)
+            else:
+                self.transport.writelines((head, data))
+        else:
+            self.transport.write(data)
 
     def drop(self) -> None:
         """Ends the connection without waiting for anything; its exchange, if any, has let go of it."""

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import pstats
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +36,12 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n
 
 
 class Transport:
-    """Counts what it is given."""
+    """Counts what it is given. Its socket is a real one on which nothing happens: the pool asks the kernel about it."""
 
     def __init__(self) -> None:
         self.writes = 0
         self.last = b""
+        self.socket, self._other_end = socket.socketpair()
 
     def write(self, data: bytes) -> None:
         self.writes += 1
@@ -49,7 +51,7 @@ class Transport:
         self.write(b"".join(pieces))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 40000) if name == "peername" else default
+        return {"peername": ("127.0.0.1", 40000), "socket": self.socket}.get(name, default)
 
     def is_closing(self) -> bool:
         return False

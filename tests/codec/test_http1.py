@@ -382,3 +382,34 @@ def test_readers_say_where_they_are() -> None:
     reader.feed(b"GET / HT")
     assert repr(reader) == "<RequestReader state=0 held=8 left=0>"
     assert repr(head_of(MESSAGES["sized"])) == "<RequestHead b'POST' b'/' HTTP/1.1 body=1>"
+
+
+@pytest.mark.qp("QP-353")
+def test_a_head_that_comes_byte_by_byte_grows_in_place() -> None:
+    sink = Sink()
+    reader = RequestReader(sink)
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 3000 + b"\r\n\r\n"
+    reader.feed(data[:1])
+    held = reader.held
+    for at in range(1, len(data) - 1):
+        reader.feed(data[at : at + 1])
+        assert reader.held is held  # not copied, or a megabyte would cost half a million of them
+    reader.feed(data[-1:])
+    assert (reader.held, len(sink.heads)) == (b"", 1)
+    assert type(sink.heads[0].lines[0]) is bytes
+
+
+@pytest.mark.parametrize(
+    ("data", "early"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab", True),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", False),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\nGET", False),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1", False),
+    ],
+    ids=["body", "no body yet", "another request", "half a chunk"],
+)
+def test_a_head_knows_whether_its_body_has_begun(data: bytes, early: bool) -> None:
+    sink = Sink()
+    RequestReader(sink).feed(data)
+    assert sink.heads[0].early is early

@@ -49,6 +49,44 @@ def test_each_read_from_the_app_is_one_write_at_once() -> None:
         wires.at_rest()
 
 
+@pytest.mark.parametrize("size", [5, 200_000], ids=["small", "more than came with the head"])
+def test_a_body_that_came_with_its_head_leaves_with_it_in_one_write(size: int) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    expected = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX-Forwarded-For: 10.0.0.9\r\n\r\n" % size
+    first, rest = b"x" * min(size, 64_000), b"y" * max(0, size - 64_000)
+    with Wires() as wires:
+        client = wires.client()
+        client.says(GET)
+        app = wires.dialled()
+        app.says(ANSWER)
+        app.got()
+        client.got()
+        before = app.transport.writes
+        client.says(head + first)
+        assert (app.got(), app.transport.writes) == (expected + first, before + 1)
+        if rest:
+            client.says(rest)
+            assert (app.got(), app.transport.writes) == (rest, before + 2)
+        app.says(ANSWER)
+        assert client.got() == ANSWER
+        wires.at_rest()
+
+
+@pytest.mark.parametrize("body", [b"", b"hel"], ids=["none of it", "a part of it"])
+def test_a_body_that_comes_while_its_connection_is_dialled_leaves_with_the_head(body: bytes) -> None:
+    with Wires() as wires:
+        client = wires.client()
+        client.says(POST + body)
+        app = wires.dialled()
+        assert app.got().endswith(b"\r\n\r\n" + body)
+        assert app.transport.writes == 1
+        client.says(b"hello"[len(body) :])
+        assert app.got() == b"hello"[len(body) :]
+        app.says(ANSWER)
+        assert client.got() == ANSWER
+        wires.at_rest()
+
+
 # === Every way out. A bystander holds another slot throughout, so that a slot given back twice is seen. ===
 
 Out = Callable[[Wires, ClientWire], None]

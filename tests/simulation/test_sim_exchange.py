@@ -68,7 +68,7 @@ class RequestPath(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patches: list[Any] = [
-            patch("queueproxy.proxy.server.Exchange", Noted),
+            patch("queueproxy.proxy.plane.Exchange", Noted),
             patch("queueproxy.proxy.exchange.HELD_BODY", HELD_BODY),
             patch("tests.support.wires.HIGH_WATER", HIGH_WATER),
         ]
