@@ -56,7 +56,8 @@ class _Beat:
         self.intervals.append((at - self.heard_at) / beats)
         ordered = sorted(self.intervals)
         middle = len(ordered) // 2
-        self.period = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+        median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+        self.period = max(_SHORTEST, median)
         self.heard_at, self.doubt, self.missed = at, doubt, 0
         self.next_at = at + self.period
 
@@ -125,8 +126,9 @@ class Rhythm:
         for later in reversed(strays):
             step = at - later[0]
             for earlier in strays:
+                before = later[0] - earlier[0]
                 slack = doubt + 2 * later[1] + earlier[1] + _JITTER
-                if _SHORTEST <= step <= _LONGEST and abs((later[0] - earlier[0]) - step) <= slack:
+                if before >= _SHORTEST <= step <= _LONGEST and abs(before - step) <= slack:
                     self._strays.remove(later)
                     self._strays.remove(earlier)
                     return _Beat((at - earlier[0]) / 2, at, doubt)
