@@ -58,41 +58,43 @@ def observe(plane: Plane, observer: Observer) -> Callable[[], ClientConnection]:
 
 
 class ObservedExchange(Exchange):
-    """size: body bytes towards the client. thaw_wait: seconds."""
+    """size: body bytes towards the client. thaw_wait: seconds.
 
-    __slots__ = ("_asleep_at", "size", "thaw_wait")
+    No __slots__ and no __init__: what is counted has its zero in the class, so a request that counts nothing pays
+    nothing. Parents are named instead of super(), which costs a request 0.1 us a call.
+    """
 
-    def __init__(self, client: ClientConnection, plane: Plane, head: RequestHead, kind: Kind, now: float) -> None:
-        super().__init__(client, plane, head, kind, now)
-        self.size = 0
-        self.thaw_wait = 0.0
-        self._asleep_at = 0.0
+    size = 0
+    thaw_wait = 0.0
+    asleep_at = 0.0
 
     def _when_awake(self) -> None:
-        if not self.plane.gate.is_open:
-            self._asleep_at = monotonic()
-        super()._when_awake()
+        if self.plane.gate.is_open:
+            Exchange.awake(self)
+        else:
+            self.asleep_at = monotonic()
+            Exchange._when_awake(self)
 
     def awake(self) -> None:
-        if self._asleep_at:
-            self.thaw_wait = monotonic() - self._asleep_at
-        super().awake()
+        """The end of a wait."""
+        self.thaw_wait = monotonic() - self.asleep_at
+        Exchange.awake(self)
 
     def refused(self, failure: Failure) -> None:
-        self.thaw_wait = monotonic() - (self._asleep_at or self.began_at)
-        super().refused(failure)
+        self.thaw_wait = monotonic() - self.asleep_at
+        Exchange.refused(self, failure)
 
     def response_body(self, data: bytes) -> None:
         self.size += len(data)
-        super().response_body(data)
+        Exchange.response_body(self, data)
 
     def fail(self, failure: Failure) -> None:
         self.size = len(failure.text.encode()) + (not failure.bare)
-        super().fail(failure)
+        Exchange.fail(self, failure)
 
     def _finish(self, status: int, now: float = 0.0) -> None:
         now = now or monotonic()
-        super()._finish(status, now)
+        Exchange._finish(self, status, now)
         observer, client = self.plane.observer, self.client
         if observer is not None and isinstance(client, ObservedConnection):
             # A timeout after the head is a 504 to the metrics; the client has seen the status that came first.
@@ -151,4 +153,4 @@ class _KeepingReader(RequestReader):
     def _parse(self, data: bytes, method: bytes = b"") -> None:
         if not method:  # else it is the same head once more, its method exchanged for one that llhttp knows
             self.raw = data
-        super()._parse(data, method)
+        RequestReader._parse(self, data, method)

@@ -11,19 +11,22 @@ Bounds of ours: loops over numbers (Go's `range 10`) run at most 100,000 times, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-from queueproxy.requestlog.expressions import Expressions, Scope, assign
+from queueproxy.requestlog.escape import html, js, urlquery
+from queueproxy.requestlog.expressions import Expressions, Get, Scope, assign
 from queueproxy.requestlog.functions import FUNCTIONS
 from queueproxy.requestlog.gofmt import printed
-from queueproxy.requestlog.inputs import Input
+from queueproxy.requestlog.inputs import SHOWN, Input, header_getter
 from queueproxy.requestlog.parser import Body, parse
-from queueproxy.requestlog.tree import Action, Branch, Break, Invoke, Node, Pipe, Range, Text
+from queueproxy.requestlog.tree import Action, Branch, Break, Field, Function, Invoke, Node, Pipe, Range, String, Text
 from queueproxy.requestlog.values import ExecutionError, Int64, Strings, StringsMap, Value, truth
 
 LOOPS: Final = 100_000
 _DEEP: Final = 200
+_ESCAPES: Final = {"js": js, "html": html, "urlquery": urlquery}
 Write = Callable[[Scope, list[bytes]], None]
+FromInput = Callable[[Input], Any]
 
 
 class _Leave(Exception):
@@ -36,7 +39,8 @@ class _Skip(Exception):
 
 def compiled(text: str) -> Callable[[Input], bytes]:
     """A function from a request to its line; raises parser.BadTemplate. The function raises ExecutionError."""
-    return _Compiler(parse(text, FUNCTIONS)).program
+    compiler = _Compiler(parse(text, FUNCTIONS))
+    return compiler.quick or compiler.program
 
 
 class _Compiler(Expressions):
@@ -45,11 +49,12 @@ class _Compiler(Expressions):
     def __init__(self, bodies: dict[str, Body], name: str = "requestLog") -> None:
         super().__init__()
         self.templates: dict[str, Write] = {}
-        main = self.body(bodies.pop(name))
+        main = bodies.pop(name)
+        self.quick = _quick_body(main)
+        self.main = self.body(main)
         self.root = False
         for other, body in bodies.items():
             self.templates[other] = self.body(body)
-        self.main = main
         self.depth = 0
 
     def program(self, input: Input) -> bytes:
@@ -88,13 +93,16 @@ class _Compiler(Expressions):
 
     def run(self, nodes: list[Node]) -> Write:
         """Text and actions: one bytes format, filled in order."""
-        form, gets = b"", []
+        form = b""
+        gets: list[Get] = []
         for node in nodes:
             if isinstance(node, Text):
                 form += node.value.replace(b"%", b"%%")
             elif isinstance(node, Action):
-                form += b"%b"
-                gets.append(self.shown(node.pipe))
+                quick = _quick_pipe(node.pipe) if self.root else None
+                piece, get = (b"%b", self.shown(node.pipe)) if quick is None else (quick[0], _of_input(quick[1]))
+                form += piece
+                gets.append(get)
         if not gets:
             text = form.replace(b"%%", b"%")
             return lambda scope, out: out.append(text)
@@ -218,6 +226,74 @@ class _Compiler(Expressions):
             self.depth -= 1
 
         return write
+
+
+# -- what needs no scope
+
+
+def _quick_body(nodes: Body) -> Callable[[Input], bytes] | None:
+    """A whole template of text and short cuts, such as the default one: a format and what fills it. None for others."""
+    form = b""
+    gets: list[FromInput] = []
+    for node in nodes:
+        if isinstance(node, Text):
+            form += node.value.replace(b"%", b"%%")
+            continue
+        quick = _quick_pipe(node.pipe) if isinstance(node, Action) else None
+        if quick is None:
+            return None
+        form += quick[0]
+        gets.append(quick[1])
+    return lambda input: form % tuple([get(input) for get in gets])
+
+
+def _quick_pipe(pipe: Pipe) -> tuple[bytes, FromInput] | None:
+    """The format and the function for `{{.A.B}}`, `{{js .A.B}}`, `{{.A.B | js}}` and the same with Header.Get."""
+    if pipe.variables:
+        return None
+    first, rest = pipe.commands[0], pipe.commands[1:]
+    escapes: list[Callable[[bytes], bytes]] = []
+    for command in reversed(rest):
+        word = command.args[0]
+        if len(command.args) > 1 or not isinstance(word, Function) or word.name not in _ESCAPES:
+            return None
+        escapes.insert(0, _ESCAPES[word.name])
+    args = first.args
+    if isinstance(args[0], Function) and args[0].name in _ESCAPES and len(args) == 2:
+        escapes.insert(0, _ESCAPES[args[0].name])
+        inner = args[1]
+        if isinstance(inner, Pipe):
+            found = _quick_pipe(inner)
+            return None if found is None else _escaped(found, escapes)
+        args = (inner,)
+    word = args[0]
+    if not isinstance(word, Field):
+        return None
+    if len(args) == 1 and word.names in SHOWN:
+        return _escaped(SHOWN[word.names], escapes)
+    if word.names == ("Request", "Header", "Get") and len(args) == 2 and isinstance(args[1], String):
+        get = header_getter(args[1].value)
+        return None if get is None else _escaped((b"%b", get), escapes)
+    return None
+
+
+def _escaped(
+    found: tuple[bytes, FromInput], escapes: list[Callable[[bytes], bytes]]
+) -> tuple[bytes, FromInput] | None:
+    form, get = found
+    if escapes and form != b"%b":
+        return None
+    for escape in escapes:
+        get = _then(get, escape)
+    return form, get
+
+
+def _then(get: FromInput, escape: Callable[[bytes], bytes]) -> FromInput:
+    return lambda input: escape(get(input))
+
+
+def _of_input(get: FromInput) -> Get:
+    return lambda scope: get(scope.input)
 
 
 def _items(value: Value, names: int) -> list[tuple[Value, Value]]:

@@ -12,6 +12,8 @@ from typing import Final
 
 _PLAIN: Final = bytes(b for b in range(32, 128) if b not in b"\\'\"<>&=")  # nothing js would touch, DEL included
 _JS: Final = {c: f"\\u{c:04X}" for c in (*range(32), *b"<>&='")} | {ord("\\"): "\\\\", ord('"'): '\\"'}
+_JS_ASCII: Final = {c: escape.encode() for c, escape in _JS.items()}
+_ONE: Final = [bytes((c,)) for c in range(128)]
 _HTML: Final = re.compile(rb"[\x00\"'&<>]")
 _HTML_NAMES: Final = {
     b"\0": "\ufffd".encode(), b'"': b"&#34;", b"'": b"&#39;", b"&": b"&amp;", b"<": b"&lt;", b">": b"&gt;",
@@ -24,10 +26,16 @@ _QUOTED: Final = {
 
 def js(text: bytes) -> bytes:
     """Inside a JavaScript or JSON string."""
-    if not text.translate(None, _PLAIN):
+    special = text.translate(None, _PLAIN)
+    if not special:
         return text
-    if text.isascii():
-        return text.decode("ascii").translate(_JS).encode("ascii")
+    if special.isascii():
+        if 92 in special:
+            text = text.replace(b"\\", b"\\\\")  # first: the others bring new ones
+        for c in {*special}:
+            if c != 92:
+                text = text.replace(_ONE[c], _JS_ASCII[c])
+        return text
     out: list[str] = []
     for c in text.decode("utf-8", "surrogateescape"):
         code = ord(c)

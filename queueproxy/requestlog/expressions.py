@@ -1,7 +1,7 @@
 """Decides the value of a pipeline: turns expressions into closures of the scope, with Go's order and Go's complaints.
 
-Field chains that start at the whole input and are in `inputs.SHORT_CUTS` become one call. Everything else is looked up
-when the line is made, because only then there is a value whose fields can be known.
+Fields are looked up when the line is made, because only then there is a value whose fields can be known. compiler.py
+takes short cuts past this where it knows the dot.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from queueproxy.requestlog.functions import FUNCTIONS
-from queueproxy.requestlog.inputs import SHORT_CUTS
+from queueproxy.requestlog.inputs import header_getter
 from queueproxy.requestlog.tree import (
     Bool,
     Chain,
@@ -96,16 +96,9 @@ class Expressions:
     def chain(self, word: Field | Chain | Variable, args: tuple[Operand, ...]) -> Do:
         """Fields one after another; the last may be a method that takes the arguments."""
         whole = self.root and isinstance(word, Field)
-        short = SHORT_CUTS.get(word.names) if whole and not args else None
+        short = self.header(word, args) if whole else None
         if short is not None:
-            cut = short
-
-            def quick(scope: Scope, final: Value) -> Value:
-                if final is not _MISSING:
-                    raise ExecutionError("a field takes no arguments")
-                return cut(scope.input)
-
-            return quick
+            return short
         if isinstance(word, Field):
             base: Get = lambda scope: scope.dot  # noqa: E731
             names = word.names
@@ -140,6 +133,22 @@ class Expressions:
             return call(found, last, value, tuple(given))
 
         return get
+
+    def header(self, word: Field | Chain | Variable, args: tuple[Operand, ...]) -> Do | None:
+        """`.Request.Header.Get "name"`, the one method most templates call."""
+        if word.names != ("Request", "Header", "Get") or len(args) != 1 or not isinstance(args[0], String):
+            return None
+        get = header_getter(args[0].value)
+        if get is None:
+            return None
+        found = get
+
+        def quick(scope: Scope, final: Value) -> Value:
+            if final is not _MISSING:
+                raise ExecutionError("wrong number of args for Get: want 1 got 2")
+            return found(scope.input)
+
+        return quick
 
     def function(self, name: str, args: tuple[Operand, ...]) -> Do:
         function = FUNCTIONS[name]
@@ -183,13 +192,7 @@ class Expressions:
             return self.pipe(operand)
         if isinstance(operand, Variable) and len(operand.names) == 1:
             return _variable(operand.names[0])
-        if isinstance(operand, Function):
-            called = self.function(operand.name, ())
-        else:
-            if self.root and isinstance(operand, Field) and operand.names in SHORT_CUTS:
-                short = SHORT_CUTS[operand.names]
-                return lambda scope: short(scope.input)
-            called = self.chain(operand, ())
+        called = self.function(operand.name, ()) if isinstance(operand, Function) else self.chain(operand, ())
         return lambda scope: called(scope, _MISSING)
 
 

@@ -31,6 +31,8 @@ def printed(value: Value) -> bytes:
         return value
     if value.__class__ is int:
         return b"%d" % value
+    if value.__class__ is float:
+        return shortest(value)
     if value is None:
         return b"<no value>"
     return Format().followed(value)

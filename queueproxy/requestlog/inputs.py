@@ -10,9 +10,13 @@ apart, and hop-by-hop headers are still what the client sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from queueproxy.codec.headers import FORWARDED, HOST, USER_AGENT, X_FORWARDED_HOST, X_FORWARDED_PROTO, forwarded
+from queueproxy.codec.http1 import RequestHead
 from queueproxy.requestlog.cookies import cookie
+from queueproxy.requestlog.gofmt import shortest
+from queueproxy.requestlog.tls import tls_state
 from queueproxy.requestlog.url import URL, query
 from queueproxy.requestlog.values import (
     Int64,
@@ -22,11 +26,12 @@ from queueproxy.requestlog.values import (
     Strings,
     StringsMap,
     Struct,
-    Uint16,
     Value,
 )  # fmt: skip
 
+PROTOCOLS: Final = (b"HTTP/1.0", b"HTTP/1.1")
 _HIDDEN: Final = frozenset((b"Host", b"Transfer-Encoding", b"Trailer", b"K-Original-Host"))
+_CHANGED: Final = _HIDDEN | {b"Content-Length", b"Forwarded", b"Cache-Control"}
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -67,73 +72,62 @@ class _NoValues(StringsMap):
     nil = True
 
 
-class Tls(Struct):
-    """tls.ConnectionState, as far as it is known here; certificates of clients are never asked for (QP-327)."""
-
-    go_type = "tls.ConnectionState"
-    __slots__ = ("cipher", "protocol", "resumed", "server_name", "version")
-
-    def __init__(self, version: int, cipher: int, protocol: bytes, server_name: bytes, resumed: bool = False) -> None:
-        self.version = version
-        self.cipher = cipher
-        self.protocol = protocol
-        self.server_name = server_name
-        self.resumed = resumed
-
-
-Tls.fields = {
-    "Version": lambda tls: Uint16(tls.version),
-    "HandshakeComplete": lambda tls: True,
-    "DidResume": lambda tls: tls.resumed,
-    "CipherSuite": lambda tls: Uint16(tls.cipher),
-    "NegotiatedProtocol": lambda tls: tls.protocol,
-    "NegotiatedProtocolIsMutual": lambda tls: True,
-    "ServerName": lambda tls: tls.server_name,
-}
 _NO_TLS: Final = NilPointer("tls.ConnectionState")
 
 
-class Request(Struct):
-    """http.Request. raw: its head as it came. forwarded: the value we made, if we made one."""
+class Input(Struct):
+    """RequestLogTemplateInput: the dot of the template. One of these is all a line costs in objects.
 
-    go_type = "http.Request"
+    head, raw: the request's head, parsed and as it came. remote: address and port. ssl: None for cleartext. took,
+    thaw_wait: seconds; ThawWait is ours, not upstream's.
+    """
+
+    go_type = "http.RequestLogTemplateInput"
     printable = False
-    __slots__ = ("_lower", "content_length", "forwarded", "host", "method", "proto", "raw", "remote", "target", "tls")
+    __slots__ = ("_lower", "head", "raw", "remote", "revision", "size", "ssl", "status", "thaw_wait", "took")
 
     def __init__(
         self,
-        *,
+        head: RequestHead,
         raw: bytes,
-        method: bytes,
-        target: bytes,
-        proto: bytes,
-        host: bytes,
-        content_length: int,
         remote: bytes,
-        forwarded: bytes | None = None,
-        tls: Tls | None = None,
+        ssl: Any,
+        status: int,
+        size: int,
+        took: float,
+        thaw_wait: float,
+        revision: Revision,
     ) -> None:
+        self.head = head
         self.raw = raw
-        self.method = method
-        self.target = target
-        self.proto = proto
-        self.host = host
-        self.content_length = content_length
         self.remote = remote
-        self.forwarded = forwarded
-        self.tls = tls
-        self._lower: bytes | None = None
+        self.ssl = ssl
+        self.status = status
+        self.size = size
+        self.took = took
+        self.thaw_wait = thaw_wait
+        self.revision = revision
+        self._lower = b""
 
-    def header(self, lower_name: bytes) -> bytes:
-        """The first header of that name, b"" without one. The name in lower case, not one that the chain hides."""
+    def target(self) -> bytes:
+        """As it came: perhaps absolute, perhaps with a #."""
+        raw = self.raw
+        return raw[raw.find(b" ") + 1 : raw.find(b"\r\n") - 9]
+
+    def content_length(self) -> int:
+        head = self.head
+        return -1 if head.body == 2 else head.content_length
+
+    def find(self, needle: bytes) -> bytes:
+        """The first header of a name, b"" without one. needle: CRLF, the name in lower case, a colon."""
         lower = self._lower
-        if lower is None:
+        if not lower:
             lower = self._lower = self.raw.lower()
-        at = lower.find(b"\r\n%b:" % lower_name)
+        at = lower.find(needle)
         if at < 0:
             return b""
-        start = at + len(lower_name) + 3
-        return self.raw[start : lower.find(b"\r\n", start)].strip(b" \t")
+        start = at + len(needle)
+        return self.raw[start : self.raw.find(b"\r\n", start)].strip(b" \t")
 
     def headers(self) -> Header:
         """All of them, canonical names, as Go's server and Knative's chain leave them."""
@@ -144,84 +138,92 @@ class Request(Struct):
                 found.setdefault(canonical(name), Strings()).append(value.strip(b" \t"))
         for name in _HIDDEN:
             found.pop(name, None)
-        if self.content_length < 0:
+        if self.head.body == 2:
             found.pop(b"Content-Length", None)  # chunked wins
-        if self.forwarded is not None:
-            found.setdefault(b"Forwarded", Strings((self.forwarded,)))
+        special = self.head.special
+        made = special.get(FORWARDED) or forwarded([], special.get(X_FORWARDED_HOST), special.get(X_FORWARDED_PROTO))
+        if made:
+            found.setdefault(b"Forwarded", Strings((made,)))
         if found.get(b"Pragma", [b""])[0] == b"no-cache":
             found.setdefault(b"Cache-Control", Strings((b"no-cache",)))  # as Go's server does
         return found
 
+    def trace_id(self) -> bytes:
+        """The second element of Traceparent, else X-B3-Traceid (contract 8.1, QP-306)."""
+        traceparent = self.find(b"\r\ntraceparent:")
+        if traceparent:
+            parts = traceparent.split(b"-", 2)
+            if len(parts) >= 2:
+                return parts[1]
+        return self.find(b"\r\nx-b3-traceid:")
+
+
+class Request(Struct):
+    """http.Request"""
+
+    go_type = "http.Request"
+    printable = False
+    __slots__ = ("input",)
+
+    def __init__(self, input: Input) -> None:
+        self.input = input
+
     def url(self) -> URL:
-        return URL(self.target, authority=self.method == b"CONNECT" and not self.target.startswith(b"/"))
-
-    def at_least(self, major: int, minor: int) -> bool:
-        return self.version() >= (major, minor)
-
-    def version(self) -> tuple[int, int]:
-        major, _, minor = self.proto.removeprefix(b"HTTP/").partition(b".")
-        return int(major), int(minor)
+        target = self.input.target()
+        return URL(target, authority=self.input.head.method == b"CONNECT" and not target.startswith(b"/"))
 
     def closes(self) -> bool:
-        tokens = [token.strip(b" \t").lower() for token in self.header(b"connection").split(b",")]
-        return b"close" in tokens or (self.version() == (1, 0) and b"keep-alive" not in tokens)
+        tokens = [token.strip(b" \t").lower() for token in self.input.find(b"\r\nconnection:").split(b",")]
+        return b"close" in tokens or (self.input.head.minor == 0 and b"keep-alive" not in tokens)
 
     def cookie(self, name: bytes) -> Value:
-        return cookie(self.headers().get(b"Cookie", NilStrings()), name)
+        return cookie(self.input.headers().get(b"Cookie", NilStrings()), name)
 
 
 Request.fields = {
-    "Method": lambda request: request.method,
+    "Method": lambda request: request.input.head.method,
     "URL": Request.url,
-    "Proto": lambda request: request.proto,
-    "ProtoMajor": lambda request: request.version()[0],
-    "ProtoMinor": lambda request: request.version()[1],
-    "Header": Request.headers,
-    "ContentLength": lambda request: Int64(request.content_length),
-    "TransferEncoding": lambda request: Strings((b"chunked",)) if request.content_length < 0 else NilStrings(),
+    "Proto": lambda request: PROTOCOLS[request.input.head.minor],
+    "ProtoMajor": lambda request: 1,
+    "ProtoMinor": lambda request: request.input.head.minor,
+    "Header": lambda request: request.input.headers(),
+    "ContentLength": lambda request: Int64(request.input.content_length()),
+    "TransferEncoding": lambda request: Strings((b"chunked",)) if request.input.head.body == 2 else NilStrings(),
     "Close": Request.closes,
-    "Host": lambda request: request.host,
+    "Host": lambda request: request.input.head.special.get(HOST, b""),
     "Form": lambda request: _NoValues(),
     "PostForm": lambda request: _NoValues(),
     "Trailer": lambda request: _NoHeader(),
-    "RemoteAddr": lambda request: request.remote,
-    "RequestURI": lambda request: request.target,
-    "TLS": lambda request: request.tls or _NO_TLS,
+    "RemoteAddr": lambda request: request.input.remote,
+    "RequestURI": lambda request: request.input.target(),
+    "TLS": lambda request: tls_state(request.input.ssl) or _NO_TLS,
     "Pattern": lambda request: b"",
 }
 Request.methods = {
-    "UserAgent": Method((), lambda request: request.header(b"user-agent")),
-    "Referer": Method((), lambda request: request.header(b"referer")),
+    "UserAgent": Method((), lambda request: request.input.head.special.get(USER_AGENT, b"")),
+    "Referer": Method((), lambda request: request.input.find(b"\r\nreferer:")),
     "FormValue": Method((bytes,), lambda request, key: query(request.url().raw_query).one(key)),
     "PostFormValue": Method((bytes,), lambda request, key: b""),
     "PathValue": Method((bytes,), lambda request, key: b""),
-    "ProtoAtLeast": Method((int, int), Request.at_least),
+    "ProtoAtLeast": Method((int, int), lambda request, major, minor: (1, request.input.head.minor) >= (major, minor)),
     "Cookie": Method((bytes,), Request.cookie),
 }
 
 
-class Response(NamedTuple):
-    """What was answered: first status written, bytes of body, seconds."""
-
-    code: int
-    size: int
-    latency: float
-
-
-class ResponseInput(Struct):
+class Response(Struct):
     """RequestLogResponse"""
 
     go_type = "http.RequestLogResponse"
-    __slots__ = ("response",)
+    __slots__ = ("input",)
 
-    def __init__(self, response: Response) -> None:
-        self.response = response
+    def __init__(self, input: Input) -> None:
+        self.input = input
 
 
-ResponseInput.fields = {
-    "Code": lambda input: input.response.code,
-    "Size": lambda input: input.response.size,
-    "Latency": lambda input: input.response.latency,
+Response.fields = {
+    "Code": lambda response: response.input.status,
+    "Size": lambda response: response.input.size,
+    "Latency": lambda response: whole_nanoseconds(response.input.took),
 }
 
 
@@ -247,56 +249,56 @@ Revision.fields = {
     "PodName": lambda revision: revision.pod,
     "PodIP": lambda revision: revision.pod_ip,
 }
-
-
-def trace_id(request: Request) -> bytes:
-    """The second element of Traceparent, else X-B3-Traceid (contract 8.1, QP-306)."""
-    traceparent = request.header(b"traceparent")
-    if traceparent:
-        parts = traceparent.split(b"-", 2)
-        if len(parts) >= 2:
-            return parts[1]
-    return request.header(b"x-b3-traceid")
-
-
-class Input(Struct):
-    """RequestLogTemplateInput: the dot of the template. thaw_wait: seconds; ours, not upstream's."""
-
-    go_type = "http.RequestLogTemplateInput"
-    printable = False
-    __slots__ = ("request", "response", "revision", "thaw_wait")
-
-    def __init__(self, request: Request, response: Response, revision: Revision, thaw_wait: float = 0.0) -> None:
-        self.request = request
-        self.response = response
-        self.revision = revision
-        self.thaw_wait = thaw_wait
-
-
 Input.fields = {
-    "Request": lambda input: input.request,
-    "Response": lambda input: ResponseInput(input.response),
+    "Request": Request,
+    "Response": Response,
     "Revision": lambda input: input.revision,
-    "TraceID": lambda input: trace_id(input.request),
-    "ThawWait": lambda input: input.thaw_wait,
+    "TraceID": Input.trace_id,
+    "ThawWait": lambda input: whole_nanoseconds(input.thaw_wait),
 }
 
-# The paths of the default template and their neighbours, resolved once: each must mean what the tables above mean.
-SHORT_CUTS: Final[dict[tuple[str, ...], Callable[[Any], Value]]] = {
-    ("Request", "Method"): lambda input: input.request.method,
-    ("Request", "RequestURI"): lambda input: input.request.target,
-    ("Request", "ContentLength"): lambda input: Int64(input.request.content_length),
-    ("Request", "RemoteAddr"): lambda input: input.request.remote,
-    ("Request", "Host"): lambda input: input.request.host,
-    ("Request", "Proto"): lambda input: input.request.proto,
-    ("Request", "UserAgent"): lambda input: input.request.header(b"user-agent"),
-    ("Request", "Referer"): lambda input: input.request.header(b"referer"),
-    ("Response", "Code"): lambda input: input.response.code,
-    ("Response", "Size"): lambda input: input.response.size,
-    ("Response", "Latency"): lambda input: input.response.latency,
-    ("Revision", "Name"): lambda input: input.revision.name,
-    ("Revision", "Namespace"): lambda input: input.revision.namespace,
-    ("Revision", "PodIP"): lambda input: input.revision.pod_ip,
-    ("Revision", "PodName"): lambda input: input.revision.pod,
-    ("TraceID",): lambda input: trace_id(input.request),
+
+def whole_nanoseconds(seconds: float) -> float:
+    """As Go's Duration.Seconds(): no digits beyond nanoseconds."""
+    whole, rest = divmod(round(seconds * 1e9), 1_000_000_000)
+    return whole + rest / 1e9
+
+
+# -- short cuts: what most templates ask, resolved at compile time; each must mean what the tables above mean
+
+
+def _latency(input: Input) -> bytes:
+    took = input.took
+    if 1e-4 <= took < 1e6:
+        text = (b"%.9f" % took).rstrip(b"0")
+        return text[:-1] if text.endswith(b".") else text
+    return shortest(whole_nanoseconds(took))
+
+
+# Path to format and function: what `{{.A.B}}` writes.
+SHOWN: Final[dict[tuple[str, ...], tuple[bytes, Callable[[Input], Any]]]] = {
+    ("Request", "Method"): (b"%b", lambda input: input.head.method),
+    ("Request", "RequestURI"): (b"%b", Input.target),
+    ("Request", "ContentLength"): (b"%d", Input.content_length),
+    ("Request", "RemoteAddr"): (b"%b", lambda input: input.remote),
+    ("Request", "Host"): (b"%b", lambda input: input.head.special.get(HOST, b"")),
+    ("Request", "Proto"): (b"%b", lambda input: PROTOCOLS[input.head.minor]),
+    ("Request", "UserAgent"): (b"%b", lambda input: input.head.special.get(USER_AGENT, b"")),
+    ("Request", "Referer"): (b"%b", lambda input: input.find(b"\r\nreferer:")),
+    ("Response", "Code"): (b"%d", lambda input: input.status),
+    ("Response", "Size"): (b"%d", lambda input: input.size),
+    ("Response", "Latency"): (b"%b", _latency),
+    ("Revision", "Name"): (b"%b", lambda input: input.revision.name),
+    ("Revision", "Namespace"): (b"%b", lambda input: input.revision.namespace),
+    ("Revision", "PodName"): (b"%b", lambda input: input.revision.pod),
+    ("Revision", "PodIP"): (b"%b", lambda input: input.revision.pod_ip),
+    ("TraceID",): (b"%b", Input.trace_id),
 }
+
+
+def header_getter(name: bytes) -> Callable[[Input], bytes] | None:
+    """`.Request.Header.Get "name"` without a map; None for names that need one."""
+    if not name or not _TOKEN.issuperset(name) or canonical(name) in _CHANGED:
+        return None
+    needle = b"\r\n" + name.lower() + b":"
+    return lambda input: input.find(needle)

@@ -13,21 +13,11 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from queueproxy.codec.headers import (
-    FORWARDED,
-    HOST,
-    K_KUBELET_PROBE,
-    K_NETWORK_PROBE,
-    USER_AGENT,
-    X_FORWARDED_HOST,
-    X_FORWARDED_PROTO,
-    forwarded,
-)  # fmt: skip
+from queueproxy.codec.headers import K_KUBELET_PROBE, K_NETWORK_PROBE, USER_AGENT
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.log import LineWriter, Log
 from queueproxy.requestlog.gofmt import shortest
-from queueproxy.requestlog.inputs import Input, Request, Response, Revision
-from queueproxy.requestlog.tls import tls_state
+from queueproxy.requestlog.inputs import Input, Request, Revision, whole_nanoseconds
 from queueproxy.requestlog.values import ExecutionError
 
 if TYPE_CHECKING:
@@ -35,7 +25,6 @@ if TYPE_CHECKING:
 
 _PIECE: Final = select.PIPE_BUF
 _WAITING: Final = 1 << 20  # bytes of one turn of the loop; lines are long when URLs are
-_PROTOCOLS: Final = (b"HTTP/1.0", b"HTTP/1.1")
 
 
 class Counts(Protocol):
@@ -81,26 +70,10 @@ class RequestLog:
         self, client: Facts, head: RequestHead, status: int, size: int, took: float, thaw_wait: float
     ) -> None:
         """One request is over."""
-        special = head.special
-        if not self._probes and is_probe(special):
+        if not self._probes and is_probe(head.special):
             return
-        raw, method = client.raw_head, head.method
-        made = special.get(FORWARDED)
-        if made is None and (X_FORWARDED_HOST in special or X_FORWARDED_PROTO in special):
-            made = forwarded([], special.get(X_FORWARDED_HOST), special.get(X_FORWARDED_PROTO))
-        request = Request(
-            raw=raw,
-            method=method,
-            target=raw[raw.find(b" ") + 1 : raw.find(b"\r\n") - 9],  # as it came: absolute, with its # and all
-            proto=_PROTOCOLS[head.minor],
-            host=special.get(HOST, b""),
-            content_length=-1 if head.body == 2 else head.content_length,
-            remote=client.remote,
-            forwarded=made,
-            tls=tls_state(client.tls),
-        )
-        response = Response(status, size, _whole_nanoseconds(took))
-        input = Input(request, response, self._revision, _whole_nanoseconds(thaw_wait) if thaw_wait else 0.0)
+        raw, remote, ssl = client.raw_head, client.remote, client.tls
+        input = Input(head, raw, remote, ssl, status, size, took, thaw_wait, self._revision)
         try:
             line = self._render(input)
         except ExecutionError as error:
@@ -111,9 +84,8 @@ class RequestLog:
         if not self._failed:
             self._failed = True
             self._log.warning("The request log template cannot be applied to a request.", error=str(error))
-        request, response = input.request, input.response
         return b"Invalid request log template: method: %b, response code: %d, latency: %b, url: %b\n" % (
-            request.method, response.code, shortest(response.latency), request.url().string(),
+            input.head.method, input.status, shortest(whole_nanoseconds(input.took)), Request(input).url().string(),
         )  # fmt: skip
 
     # -- getting it out
@@ -163,14 +135,6 @@ class RequestLog:
 
 def is_probe(special: dict[int, bytes]) -> bool:
     """What enableProbeRequestLog decides about (contract 3.3); not what the drainer takes for a probe."""
-    return (
-        special.get(USER_AGENT, b"").startswith(b"kube-probe/")
-        or bool(special.get(K_KUBELET_PROBE))
-        or bool(special.get(K_NETWORK_PROBE))
-    )
-
-
-def _whole_nanoseconds(seconds: float) -> float:
-    """As Go's Duration.Seconds(): no digits beyond nanoseconds."""
-    whole, rest = divmod(round(seconds * 1e9), 1_000_000_000)
-    return whole + rest / 1e9
+    if USER_AGENT in special and special[USER_AGENT].startswith(b"kube-probe/"):
+        return True
+    return bool(special.get(K_KUBELET_PROBE) or special.get(K_NETWORK_PROBE))
