@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from queueproxy.freeze.node import journal as module
 from queueproxy.freeze.node.held import HeldContainer, Spot, encode_held
 from queueproxy.freeze.node.journal import Journal, JournalError, Unreadable
 from queueproxy.freeze.node.record import Record, encode_record
@@ -85,29 +86,57 @@ def test_without_create_a_missing_directory_stays_missing(tmp_path: Path) -> Non
     assert not (tmp_path / "journal").exists()
 
 
+@pytest.fixture(params=["exchange", "rename"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to put a record in place: most filesystems can exchange, some cannot."""
+    if request.param == "rename":
+        monkeypatch.setattr(module, "_exchanged", lambda *_: False)
+    return str(request.param)
+
+
 @pytest.mark.fz("FZ-092", "FZ-097")
 def test_a_reader_sees_the_old_record_or_the_new_one_and_never_half_of_one(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     journal.write(record(generation=1))
-    rename = os.rename
 
-    def killed(*_: object, **__: object) -> None:
+    def killed(*_: object, **__: object) -> bool:
         raise KeyboardInterrupt  # after the draft, before it is in place
 
-    monkeypatch.setattr(os, "rename", killed)
-    with pytest.raises(KeyboardInterrupt):
-        journal.write(record(generation=2))
-    monkeypatch.setattr(os, "rename", rename)
+    with monkeypatch.context() as patched:
+        patched.setattr(*((module, "_exchanged", killed) if way == "exchange" else (os, "rename", killed)))
+        with pytest.raises(KeyboardInterrupt):
+            journal.write(record(generation=2))
     assert len(names(journal)) == 2, "the draft of the killed one lies about"
     with Journal(journal.path) as heir:
         assert list(heir.records()) == [record(generation=1)]
         assert len(names(heir)) == 1, "and is swept away"
 
 
-@pytest.mark.parametrize("fails", ["open", "write", "short", "rename"])
+def test_killed_right_after_the_exchange_the_new_record_is_in_place(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.write(record(generation=1))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journal.write(record(generation=2))
+    assert list(journal.records()) == [record(generation=2)] and len(names(journal)) == 1
+
+
+def test_either_way_replaces_and_leaves_nothing_else(journal: Journal, way: str) -> None:
+    for generation in (1, 2, 3):
+        journal.write(record(generation=generation))
+        assert list(journal.records()) == [record(generation=generation)] and len(names(journal)) == 1
+
+
+@pytest.mark.parametrize("fails", ["open", "write", "short", "place"])
 def test_a_write_that_fails_leaves_the_earlier_record_and_no_draft(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch, fails: str
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, fails: str, way: str
 ) -> None:
     journal.write(record(generation=1))
 
@@ -117,7 +146,10 @@ def test_a_write_that_fails_leaves_the_earlier_record_and_no_draft(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write" if fails == "short" else fails, full)
+        if fails == "place" and way == "exchange":
+            patched.setattr(module, "_exchanged", full)
+        else:
+            patched.setattr(os, {"short": "write", "place": "rename"}.get(fails, fails), full)
         with pytest.raises(OSError, match=r"No space left|no room for a whole record"):
             journal.write(record(generation=2))
     assert list(journal.records()) == [record(generation=1)] and len(names(journal)) == 1
