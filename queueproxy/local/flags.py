@@ -37,10 +37,13 @@ exit status: the app's own when it ends by itself (128 + signal), 0 after an ord
 1 when we fail, 64 for wrong flags, 126 or 127 when COMMAND cannot be started."""
 
 _THAW_TEXT = """\
-Thaw everything that a killed `queueproxy run` left frozen, and remove its empty cgroups.
+Thaw everything that a killed `queueproxy run` or `queueproxy freezer` left frozen, and
+remove the empty cgroups of runs.
 
-Needs no running process: it reads the journal and looks for cgroups named like ours. What
-belongs to a run that is alive is left alone without --force."""
+Needs no running process: it reads the journals and looks for cgroups named like ours. What
+belongs to a run that is alive is left alone without --force, and so are containers that are
+frozen without being in the freezer's journal: a runtime may have paused them. A freezer
+that is running is asked to thaw everybody."""
 
 _THAW_EXAMPLES = """\
 exit status: 0 when nothing (that may be touched) is left frozen, 1 otherwise."""
@@ -236,12 +239,22 @@ def thaw_all_main(argv: list[str]) -> int:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="thaw what belongs to a living run as well (it thaws for the next request anyway)",
+        help="thaw what belongs to a living run as well (it thaws for the next request anyway), and every "
+        "frozen container below kubepods",
     )
     parser.add_argument(
         "--stop", action="store_true", help="also end apps whose proxy is gone: SIGTERM, after 10 s SIGKILL"
     )
+    parser.add_argument("--config", default="", metavar="FILE", help="the node freezer's configuration")
     flags = parser.parse_args(argv)
     from queueproxy.local.mend import thaw_all
 
-    return thaw_all(os.geteuid(), os.environ, as_json=flags.json, force=flags.force, stop=flags.stop, out=sys.stdout)
+    frozen = 0
+    if os.geteuid() == 0 or flags.config:  # pods belong to root
+        from queueproxy.freeze.node.commands import thaw_node
+
+        frozen = thaw_node(flags.config, sys.stdout, as_json=flags.json, force=flags.force)
+    code = thaw_all(os.geteuid(), os.environ, as_json=flags.json, force=flags.force, stop=flags.stop, out=sys.stdout)
+    if frozen and not flags.json:
+        sys.stdout.write(f"{frozen} pods or containers still frozen\n")
+    return 1 if frozen else code

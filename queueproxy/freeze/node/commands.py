@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from queueproxy.freeze.node.config import Address, ConfigError, NodeConfig, load, parse_address
 
-__all__ = ["doctor_main", "freezer_main", "status_main"]
+__all__ = ["doctor_main", "freezer_main", "status_main", "thaw_node"]
 
 EX_USAGE: Final = 64  # bad configuration, as everywhere in this package
 CONFIG: Final = "/etc/queueproxy/freezer.toml"
@@ -97,6 +97,22 @@ def doctor_main(argv: list[str]) -> int:
     return doctor(node, sys.stdout, as_json=flags.json)
 
 
+def thaw_node(config_path: str, out: TextIO, *, as_json: bool, force: bool) -> int:
+    """The node's part of `queueproxy thaw-all`: how many pods are still frozen. Without a configuration file, where a
+    freezer would be by default; exits with 64 when there is one and it is wrong."""
+    from queueproxy.freeze.node.fitness import Node
+    from queueproxy.freeze.node.rescue import Place, rescue
+
+    path = config_path or (CONFIG if os.path.exists(CONFIG) else "")
+    if path:
+        config = _config(_Parser("thaw-all", "", ""), path)
+        place = Place(_callable(config.listen.operators), config.journal, config.cgroups, config.kubepods, config.proc)
+    else:
+        node = Node()
+        place = Place(OPERATORS, node.journal, node.cgroups, node.kubepods)
+    return rescue(place, out, as_json=as_json, force=force)
+
+
 def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operators",
@@ -122,8 +138,11 @@ def _address(flags: argparse.Namespace) -> Address:
     path = flags.config or (CONFIG if os.path.exists(CONFIG) else "")
     if not path:
         return OPERATORS
-    address = _config(_Parser("status", "", ""), path).listen.operators
-    # "Everywhere" is no place to call.
+    return _callable(_config(_Parser("status", "", ""), path).listen.operators)
+
+
+def _callable(address: Address) -> Address:
+    """ "Everywhere" is no place to call."""
     return address._replace(host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host))
 
 

@@ -1,5 +1,8 @@
 """The freezer's configuration file: what it means, and everything that is wrong with it at once."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from queueproxy.freeze.annotations import DEFAULTS, Liveness, Mode
@@ -7,6 +10,7 @@ from queueproxy.freeze.node.config import Address, ConfigError, Identity, Leases
 from queueproxy.freeze.node.limits import Rate, Rates
 
 PLAIN = "[listen]\nplain-http = true\n"
+ROOT = Path(__file__).resolve().parents[3]
 HERE = {"NODE_NAME": "node-1", "POD_UID": "0-0"}
 
 
@@ -145,3 +149,14 @@ def test_a_freezer_that_does_not_know_its_node_does_not_start(environ: dict[str,
 def test_an_operators_port_for_everybody_is_allowed_and_noted() -> None:
     notes = load(PLAIN + "operators = '0.0.0.0:9697'", HERE).notes
     assert any("change nothing" in note for note in notes)
+
+
+def test_the_example_in_the_documentation_is_complete_and_valid() -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", document, re.S)
+    assert example is not None
+    assert load(example[1], HERE) == load(PLAIN, HERE), "it shows the defaults"
+    shown = set(re.findall(r"^(?:# )?([a-z-]+) = ", example[1], re.M))
+    source = (ROOT / "queueproxy/freeze/node/config.py").read_text()
+    known = set(re.findall(r'read\.[a-z_]+\(\s*"(?:[a-z]+\.)?([a-z-]+)"', source))
+    assert len(known) > 20 and known - {"defaults"} <= shown, "and every setting there is"
