@@ -160,8 +160,7 @@ class PodMover:
                 self._ended(container, transition)
             elif shortest is None or pause < shortest:
                 shortest = pause
-            failed = transition.is_taken_back or (self._problems and self._rung is not Rung.RUNNING)
-            if failed and not self._is_taking_back:
+            if self._problems and self._rung is not Rung.RUNNING and not self._is_taking_back:
                 self._take_back()
                 return 0.0
         return shortest
@@ -178,12 +177,12 @@ class PodMover:
         self._note(container, f"{outcome.name.lower().replace('_', ' ')}: {transition.detail}")
 
     def _take_back(self) -> None:
-        """Thaw everything that was reached or is under way, but not once more what takes itself back already."""
+        """Thaw whatever we have frozen or are about to, and lift every limit of ours."""
         self._is_taking_back = True
         for container in self._containers:
             self._note(container, container.restore())
             transition = container.transition
-            if transition is None or (transition.is_freeze and not transition.is_taken_back):
+            if transition is None or transition.is_freeze:
                 container.drop()
                 if container.leaf is not None and container.leaf.freezer.owned:
                     container.thaw()

@@ -98,11 +98,6 @@ class Transition:
     def is_finished(self) -> bool:
         return self._phase is _Phase.DONE
 
-    @property
-    def is_taken_back(self) -> bool:
-        """A freeze that has failed and is, or has been, thawed again."""
-        return self.rolled_back or self._phase is _Phase.ROLLING_BACK
-
     def step(self, now: float) -> float | None:
         """Do what is due. None: finished, see `outcome`; else seconds until the next step, 0.0 for at once."""
         if self._phase is _Phase.DONE:

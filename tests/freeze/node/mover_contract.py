@@ -502,9 +502,12 @@ class MoverContract:
         dead = at.mover(old)
         assert reached(at.moved(dead, FROZEN), FROZEN)
         mover = at.mover(new, adopt=dead.held())
+        limit = self.limit(at, pod)
         for rung in (THROTTLED, FROZEN):
             assert reached(at.moved(mover, rung), rung)
             works[0].goes_on()
+            assert str(limit.read()) == "max 100000"
+        limit.close()
         works[1].stands_still()
         self.foreign(at, pod.paths[0])
         assert reached(at.moved(mover, FROZEN), FROZEN), "the other one's trouble is not the pod's"

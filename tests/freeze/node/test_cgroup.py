@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.freeze.node.cgroup_contract", "tests.support.cgroupfs")
+pytest.register_assert_rewrite("tests.freeze.node.cgroup_contract")
 
 from queueproxy.clock import monotonic  # noqa: E402
 from queueproxy.freeze.node.cgroup import (  # noqa: E402

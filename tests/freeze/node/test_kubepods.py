@@ -113,11 +113,15 @@ def test_a_walk_is_bounded(pods: Kubepods, tmp_path: Path, monkeypatch: pytest.M
     for number in range(20):
         cgroup(tmp_path / f"kubepods/z{number:02}")
     cgroup(tmp_path / f"kubepods/zz/pod{UID}/{ID}")
+    cgroup(tmp_path / "kubepods/zz/beside")
     pods.refresh(["kubepods"])
     read: list[int] = []
     monkeypatch.setattr(kubepods, "directories", lambda fd: read.append(fd) or directories(fd))
     assert list(pods.walk("kubepods", UID, ID)) == [f"zz/pod{UID}/{ID}"]
-    assert len(read) == 23
+    assert len(read) == 23, "the top, what is in it, the pod; nothing beside the pod once it is found"
+    read.clear()
+    assert list(pods.walk("kubepods", UID.replace("0a", "0b"), ID)) == []
+    assert len(read) == 25, "nothing found: everything, down to the last level"
     read.clear()
     monkeypatch.setattr(kubepods, "MOST_DIRECTORIES", 10)
     assert list(pods.walk("kubepods", UID, ID)) == []

@@ -108,6 +108,29 @@ def test_when_init_is_replaced_the_new_one_counts(tmp_path: Path) -> None:
         assert sign.is_pending()
 
 
+class Leaving(Cgroup):
+    """A cgroup whose process is gone from it when it is asked for the second time."""
+
+    def pids(self) -> tuple[int, ...]:
+        found = super().pids()
+        self.write("cgroup.procs", "")
+        return found
+
+
+@pytest.mark.slow
+def test_a_process_that_has_left_when_it_is_held_is_not_init(tmp_path: Path) -> None:
+    """Its number may have come to mean another one between the list and the look."""
+    tree_v2(tmp_path / "app")
+    with deaf() as stranger, Leaving.open(str(tmp_path / "app"), require_cgroupfs=False) as cgroup:
+        os.kill(stranger.pid, signal.SIGTERM)
+        for _ in range(3):
+            cgroup.write("cgroup.procs", f"{stranger.pid}\n")
+            sign = StopSign(cgroup)
+            assert not sign.is_pending()
+            assert sign.pid == 0
+    assert not descriptors(f"/proc/{stranger.pid}/status")
+
+
 def test_no_processes_are_no_stop_signal(tmp_path: Path) -> None:
     with sign_of(tmp_path) as sign:
         assert not sign.is_pending()
