@@ -195,6 +195,12 @@ class ApiServer:
         assert self._runner is not None
         return list(self._runner.app.router.routes())
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        server = self._runner.server if self._runner is not None else None
+        return len(server.connections) if server is not None else 0
+
     def wait_for_call(self, verb: str, resource: str, count: int = 1, within: float = 20.0) -> None:
         """Returns when so many such calls have come in all; a watch counts once it is being told of changes."""
         with self._called:

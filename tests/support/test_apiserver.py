@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support.apiserver import ApiServer
+from tests.support.apistore import Status, Store, selector
 from tests.support.knative_pod import knative_pod
 from tests.support.tokens import AUDIENCE
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 POD = knative_pod()
@@ -36,7 +38,9 @@ def official(api: ApiServer, work: Callable[[Any, Any], Awaitable[Any]]) -> Any:
         settings = client.Configuration()
         await config.load_kube_config(str(api.kubeconfig_path), client_configuration=settings)
         async with client.ApiClient(settings) as made:
-            return await work(client, made)
+            result = await work(client, made)
+        await until(lambda: api.connections == 0)  # or what is left of them is somebody else's warning
+        return result
 
     return asyncio.run(run())
 
@@ -55,6 +59,34 @@ def test_the_official_client_lists_and_reads_pods(api: ApiServer) -> None:
     assert here.metadata.resource_version == str(api.store.version)
     assert one.status.container_statuses[0].state.running.started_at.year == 2026
     assert one.spec.node_name == "node1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels", "names"),
+    [
+        ("", "", {"hello", "other"}),
+        ("spec.nodeName=node1", "", {"hello"}),
+        ("spec.nodeName!=node1,metadata.namespace=default", "", {"other"}),
+        (f"metadata.name={NAME}", "app", {"hello"}),
+        ("status.phase==Running", "app=hello-00001", {"hello"}),
+        ("", "app!=hello-00001", {"other"}),
+        ("", "!app", set()),
+        ("", "app in (hello-00001, x),serving.knative.dev/revision", {"hello"}),
+        ("", "app notin (hello-00001)", {"other"}),
+        ("spec.hostname=x", "", None),
+        ("", "app is hello", None),
+    ],
+)
+def test_selectors_choose_as_a_cluster_would(fields: str, labels: str, names: set[str] | None) -> None:
+    store = Store()
+    store.put(POD)
+    store.put(OTHER)
+    if names is None:
+        with pytest.raises(Status, match="400"):
+            selector(fields, labels)
+    else:
+        chosen = store.select(selector(fields, labels))
+        assert {pod["metadata"]["name"].partition("-")[0] for pod in chosen} == names
 
 
 def test_the_official_watch_hears_every_change_once(api: ApiServer) -> None:
@@ -82,6 +114,7 @@ def test_the_official_watch_hears_every_change_once(api: ApiServer) -> None:
                 api.delete(POD)
             elif len(heard) == 4:
                 break
+        api.cut_watches()  # the client would say goodbye to it for half a minute
         await watcher.close()
         return heard
 

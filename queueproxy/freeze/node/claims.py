@@ -28,7 +28,18 @@ from typing import Final, NamedTuple
 
 from queueproxy.freeze.node.inventory import PodFacts
 
-__all__ = ["Claims", "Refused", "Standing", "Verdict", "Verdicts", "confirm", "decode_claims", "objection", "token_key"]
+__all__ = [
+    "FRESH_FOR",
+    "Claims",
+    "Refused",
+    "Standing",
+    "Verdict",
+    "Verdicts",
+    "confirm",
+    "decode_claims",
+    "objection",
+    "token_key",
+]
 
 TOKEN_MAX: Final = 4096  # bytes (FZ-134); a projected token has about 1,200
 LEEWAY: Final = 10.0  # seconds by which two clocks of one cluster may differ
@@ -149,11 +160,13 @@ def objection(claims: Claims, facts: PodFacts | None, peer: str | None) -> str:
 
 
 class Verdicts:
-    """What was learned of tokens, by `token_key`; bounded, the longest unused goes first."""
+    """What was learned of tokens, by `token_key`; bounded, the longest unused goes first. `fresh_for`: seconds that a
+    yes is good for everything."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_fresh_for", "_kept")
 
-    def __init__(self) -> None:
+    def __init__(self, fresh_for: float = FRESH_FOR) -> None:
+        self._fresh_for = fresh_for
         self._kept: dict[bytes, tuple[Claims | None, str, float]] = {}  # claims or reason, and until when fresh
 
     def __repr__(self) -> str:
@@ -183,7 +196,7 @@ class Verdicts:
         return Verdict(Standing.STALE, claims)
 
     def confirmed(self, now: float, wall: float, key: bytes, claims: Claims) -> Verdict:
-        self._keep(key, claims, "", now + min(FRESH_FOR, claims.expires_at - wall))
+        self._keep(key, claims, "", now + min(self._fresh_for, claims.expires_at - wall))
         return Verdict(Standing.GOOD, claims)
 
     def refused(self, now: float, key: bytes, reason: str) -> Verdict:

@@ -13,6 +13,7 @@ from typing import Final
 
 from queueproxy.clock import monotonic, wall_clock
 from queueproxy.freeze.node.claims import (
+    FRESH_FOR,
     Claims,
     Refused,
     Standing,
@@ -39,7 +40,7 @@ _PAUSE, _PAUSE_MAX = 0.25, 5.0  # seconds without calls after a failed one; doub
 
 class Reviewer:
     """`screen`: what the node itself holds against some claims, before a review is spent on them; empty: nothing.
-    `within`: seconds for one review."""
+    `within`: seconds for one review; `fresh_for`: how long its yes is good for everything."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Reviewer:
         log: Log,
         screen: Callable[[Claims], str] = lambda claims: "",
         within: float = _WITHIN,
+        fresh_for: float = FRESH_FOR,
     ) -> None:
         self._cluster = cluster
         self._audience = audience
@@ -56,7 +58,7 @@ class Reviewer:
         self._log = log
         self._screen = screen
         self._within = within
-        self._verdicts = Verdicts()
+        self._verdicts = Verdicts(fresh_for)
         self._waiting: dict[bytes, list[Answered]] = {}
         self._queue: deque[tuple[bytes, str, Claims]] = deque()
         self._running: set[asyncio.Task[None]] = set()

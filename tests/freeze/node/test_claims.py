@@ -291,6 +291,12 @@ def test_a_yes_is_not_fresh_for_longer_than_its_token_lives() -> None:
     assert kept.get(59.0, WALL + 59, KEY) is not None and kept.get(60.0, WALL + 60, KEY) is None
 
 
+def test_how_long_a_yes_is_fresh_can_be_less() -> None:
+    kept = Verdicts(fresh_for=5.0)
+    kept.confirmed(0.0, WALL, KEY, GOOD)
+    assert kept.get(4.9, WALL, KEY) is not None and kept.get(5.0, WALL, KEY) is None
+
+
 @pytest.mark.fz("FZ-126")
 def test_a_no_is_kept_for_ten_seconds() -> None:
     kept = Verdicts()

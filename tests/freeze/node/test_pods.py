@@ -5,13 +5,14 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from math import inf
 from pathlib import Path
 from time import thread_time
 from typing import Any
 
 import pytest
+import uvloop
 
 from queueproxy.clock import monotonic
 from queueproxy.freeze.annotations import DEFAULTS, Mode
@@ -45,7 +46,12 @@ class Scene:
         self.log = Log(LineWriter(self._log_file.fileno()))
         self.told: list[PodFacts | str] = []
 
-    def run(self, work: Callable[[Pods], Awaitable[Any]], patience: Patience = QUICK) -> Any:
+    def run(
+        self,
+        work: Callable[[Pods], Awaitable[Any]],
+        patience: Patience = QUICK,
+        runner: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
+    ) -> Any:
         async def inside() -> Any:
             cluster = Cluster(str(self.api.kubeconfig_path))
             pods = Pods(
@@ -65,7 +71,7 @@ class Scene:
                 await pods.close()
                 await cluster.close()
 
-        return asyncio.run(inside())
+        return runner(inside())
 
     @property
     def names(self) -> list[str]:
@@ -171,7 +177,10 @@ def test_a_wrong_annotation_is_said_once(scene: Scene) -> None:
 
 @pytest.mark.fz("FZ-064")
 @pytest.mark.parametrize("kind", ["refuse", "hang", "error", "throttle", "unauthorized", "garbage"])
-def test_the_inventory_survives_an_outage_and_misses_nothing_that_happened_meanwhile(scene: Scene, kind: str) -> None:
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_the_inventory_survives_an_outage_and_misses_nothing_that_happened_meanwhile(
+    scene: Scene, kind: str, runner: Callable[[Coroutine[Any, Any, Any]], Any]
+) -> None:
     patience = QUICK._replace(silence=0.5)  # a server that hangs is noticed by its silence
 
     async def work(pods: Pods) -> None:
@@ -192,7 +201,7 @@ def test_the_inventory_survives_an_outage_and_misses_nothing_that_happened_meanw
         assert {facts.uid for facts in pods} == {UID, uid(third)}
         assert pods.get(UID).policy.mode is Mode.OFF  # type: ignore[union-attr]
 
-    scene.run(work, patience)
+    scene.run(work, patience, runner)
     assert uid(SECOND) in scene.names
     assert scene.logged.count("lost the API server") == 1 and scene.logged.count("watching again") == 1
 
