@@ -7,9 +7,11 @@ replays schedule 7. A failure prints the line that replays it, and the last thin
 
 import os
 import time
+from collections import Counter
 
 import pytest
 
+from queueproxy.freeze.node.actions import Kind
 from tests.simulation.freezer_world import World
 
 SEED = int(os.environ.get("QUEUEPROXY_SIM_SEED", "1"))
@@ -62,6 +64,15 @@ def test_the_wall_clock_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(time, name, read)
     for seed in range(SEED, SEED + 20):
         play(seed)
+
+
+@pytest.mark.fz("FZ-104")
+def test_enough_happens_in_these_worlds() -> None:
+    happened = Counter[Kind]()
+    for seed in range(SEED, SEED + 100):
+        happened += play(seed).happened
+    assert happened.keys() == set(Kind), f"never seen: {set(Kind) - happened.keys()}"
+    assert happened[Kind.FROZEN] > 300 and happened[Kind.THAWED] > 300
 
 
 def test_a_schedule_is_the_same_every_time() -> None:
