@@ -258,6 +258,14 @@ class PodMover:
             counted = [count for leaf in self._leaves() if (count := leaf.cpu_usec()) is not None]
         return sum(counted) if counted else None
 
+    def pids(self) -> frozenset[int]:
+        """The processes of all containers, as the harm detector counts them; none that we cannot see."""
+        found: set[int] = set()
+        for leaf in self._leaves():
+            with suppress(OSError):
+                found.update(leaf.freezer.pids())
+        return frozenset(found - {0})
+
     def stop_pending(self) -> str | None:
         """The name of a container that waits to be thawed for a stop signal (FZ-055)."""
         for container in self._containers:

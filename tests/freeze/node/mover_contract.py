@@ -103,12 +103,14 @@ class MoverContract:
         works = [at.node.run(path) for path in pod.paths]
         mover = at.mover(pod)
         assert mover.mechanism == ""
+        assert mover.pids() == frozenset()
         for _ in range(3):
             moved = at.moved(mover, FROZEN)
             assert reached(moved, FROZEN), moved
             assert moved.mechanism == mover.mechanism == self.mechanism
             assert 0.0 < moved.took < PATIENCE
             assert mover.seen() is FROZEN
+            assert mover.pids() == {work.pid for work in works}
             for work in works:
                 work.stands_still()
             assert reached(at.moved(mover, RUNNING), RUNNING)
