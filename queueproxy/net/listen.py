@@ -44,7 +44,10 @@ def _bound(family: socket.AddressFamily, address: tuple[str, int]) -> socket.soc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        except OSError:
+            pass  # a kernel that does not know it (QP-358): only its slow readers cost more
         sock.setblocking(False)
         sock.bind(address)
         sock.listen(BACKLOG)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
@@ -71,7 +71,9 @@ def environment(**changes: str | None) -> dict[str, str]:
 class Sidecar:
     """One process. `lines` is its stderr, `output` its stdout; `log` those lines of both that are JSON."""
 
-    def __init__(self, namespace: NetworkNamespace, env: Mapping[str, str], *, loop: str = "auto") -> None:
+    def __init__(
+        self, namespace: NetworkNamespace, env: Mapping[str, str], *, loop: str = "auto", under: Sequence[str] = ()
+    ) -> None:
         self.namespace = namespace
         port = env.get("QUEUE_SERVING_PORT", "")
         self.port = int(port) if port.isdecimal() else REQUEST
@@ -79,7 +81,7 @@ class Sidecar:
         self.output: list[str] = []
         self._news = threading.Condition()
         self.process = namespace.popen(
-            [sys.executable, "-m", "queueproxy", "serve", "--loop", loop],
+            [*under, sys.executable, "-m", "queueproxy", "serve", "--loop", loop],
             env={"PATH": os.environ["PATH"], **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -290,13 +292,13 @@ class Pod:
 
 
 @contextmanager
-def one_pod(*, loop: str = "uvloop", **changes: str | None) -> Iterator[Pod]:
-    """See the module docstring; `changes` to ENVIRONMENT."""
+def one_pod(*, loop: str = "uvloop", under: Sequence[str] = (), **changes: str | None) -> Iterator[Pod]:
+    """See the module docstring; `changes` to ENVIRONMENT; `under`: a command that execs the sidecar's."""
     env = environment(**changes)
     with network_namespace() as namespace, ExitStack() as stack:
         origin = Origin(namespace, int(env["USER_PORT"]))
         stack.callback(origin.close)
-        sidecar = Sidecar(namespace, env, loop=loop)
+        sidecar = Sidecar(namespace, env, loop=loop, under=under)
         stack.callback(sidecar.stop)
         pod = Pod(namespace, origin, sidecar.started())
         stack.callback(pod.hang_up)
