@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,9 +57,11 @@ class ApiServer:
         addresses: Sequence[str] = (),
         bookmark_every: float = 60.0,
         expired_as: str = "event",
+        rights: Collection[tuple[str, str]] | None = None,
     ) -> None:
         """`folder`: for the kubeconfig and certificates, otherwise a temporary one. `addresses`: more that the
-        certificate names. `expired_as`: whether 410 comes as an event of the watch, or as its status."""
+        certificate names. `expired_as`: whether 410 comes as an event of the watch, or as its status. `rights`: the
+        (verb, resource) that the caller is granted; None: all."""
         self._temporary = tempfile.TemporaryDirectory(prefix="apiserver-") if folder is None else None
         self.folder = Path(self._temporary.name if self._temporary else str(folder))
         self.store = Store()
@@ -72,6 +74,7 @@ class ApiServer:
         self.calls: Counter[tuple[str, str]] = Counter()  # (verb, resource), as RBAC names them
         self.queries: list[dict[str, str]] = []  # of pod lists and watches
         self.events: list[dict[str, Any]] = []
+        self.rights = rights
         self.bookmark_every = bookmark_every
         self.expired_as = expired_as
         self.list_delay = 0.0  # seconds a list takes
@@ -188,12 +191,6 @@ class ApiServer:
     def forget_history(self) -> None:
         """As after a compaction: a watch from an older version is told 410."""
         self._do(_called(self.store.forget_history))
-
-    @property
-    def routes(self) -> list[web.AbstractRoute]:
-        """What it serves."""
-        assert self._runner is not None
-        return list(self._runner.app.router.routes())
 
     @property
     def connections(self) -> int:
@@ -321,6 +318,8 @@ class ApiServer:
         with self._called:
             self.calls[verb, resource] += 1
             self._called.notify_all()
+        if self.rights is not None and (verb, resource) not in self.rights:
+            raise Status(403, "Forbidden", f'User "{ACCOUNT}" cannot {verb} resource "{resource}" at the cluster scope')
 
     async def _pod(self, request: web.Request) -> web.Response:
         self._count("get", "pods")

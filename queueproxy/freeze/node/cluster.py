@@ -19,6 +19,7 @@ from typing import Any, Final
 
 __all__ = ["ApiError", "Cluster"]
 
+_OPEN_WITHIN: Final = 30.0  # seconds for the import and a kubeconfig's plug-in
 _SAID_MAX: Final = 200  # characters of an error's text
 
 
@@ -78,8 +79,9 @@ class Cluster:
     ) -> AsyncIterator[Any]:
         """The open answer to a call that was accepted."""
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(_OPEN_WITHIN):  # not the call's time: an import on a busy node takes seconds
                 client = await self._opened()
+            async with asyncio.timeout(within):
                 request = await client.param_serialize(
                     method,
                     path,
