@@ -1,7 +1,10 @@
 """The way to the API server: whatever goes wrong is one kind of error, and nothing is remembered wrongly."""
 
 import asyncio
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -219,3 +222,17 @@ def test_nobody_listening_is_an_api_error(api: ApiServer) -> None:
             await cluster.close()
 
         asyncio.run(run())
+
+
+def test_the_client_is_imported_here_only_and_not_before_the_first_call() -> None:
+    package = Path(__file__).resolve().parents[3] / "queueproxy"
+    named = re.compile(r"^\s*(?:import|from) kubernetes\b|import_module\(\"kubernetes", re.MULTILINE)
+    assert [path.name for path in package.rglob("*.py") if named.search(path.read_text())] == ["cluster.py"]
+    program = (
+        "import sys, queueproxy.freeze.node.pods, queueproxy.freeze.node.review; "
+        "print(sorted({'kubernetes', 'aiohttp', 'pydantic'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=package.parent
+    )
+    assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr
