@@ -121,6 +121,13 @@ def parser() -> argparse.ArgumentParser:
         "--generator", choices=("auto", "wrk", "own"), default="auto", help="load generator (default: wrk when on PATH)"
     )
     add("--instructions", action="store_true", help="count instructions with perf as well, where it works")
+    add(
+        "--settle",
+        type=int,
+        default=SETTLE_REQUESTS,
+        metavar="N",
+        help="requests before memory is read (default 100000; 0 for more rounds of something else)",
+    )
     add("--idle", type=float, default=0.0, metavar="S", help="measure idle CPU for so long at the end of each round")
     add("--wakes", type=int, choices=range(1, 100_001), default=100, metavar="N", help="wakes to measure (default 100)")
     add("--driver", choices=("v2", "v1", "signal", "auto"), default="v2", help="how local mode freezes (default v2)")
@@ -160,7 +167,7 @@ def _measure(flags: argparse.Namespace) -> tuple[dict[str, list[dict[Measure, fl
             connections=flags.connections,
             seconds=flags.duration,
             rounds=flags.rounds,
-            settle_requests=0 if flags.quick else SETTLE_REQUESTS,
+            settle_requests=flags.settle,
             idle_s=flags.idle,
             instructions=instructions,
         )
@@ -241,6 +248,7 @@ def bench_main(argv: list[str]) -> int:
     flags = parser().parse_args(argv)
     if flags.quick:
         flags.duration, flags.rounds, flags.wakes = min(flags.duration, 1.0), 1, min(flags.wakes, 10)
+        flags.settle = 0
     signal.signal(signal.SIGTERM, _terminated)
     try:
         if os.geteuid() == 0:

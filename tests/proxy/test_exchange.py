@@ -634,6 +634,22 @@ def test_response_start_acts_only_while_nothing_was_written() -> None:
         wires.at_rest()
 
 
+@pytest.mark.qp("QP-078", "QP-171")
+def test_a_relayed_1xx_is_a_response_start_and_the_504_after_it_is_whole() -> None:
+    with Wires(timeouts=Timeouts(20.0, response_start=5.0)) as wires:
+        client = wires.client()
+        client.says(GET)
+        app = wires.dialled()
+        app.says(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+        assert client.got().startswith(b"HTTP/1.1 103 ")
+        wires.loop.advance(19.9)
+        assert client.got() == b""
+        wires.loop.advance(0.1)
+        assert client.got().startswith(b"HTTP/1.1 504 ")
+        assert [line[:2] for line in wires.log.lines] == [("warning", "Request timeout: 20s")]
+        wires.at_rest()
+
+
 @pytest.mark.qp("QP-172", "QP-180", "QP-175")
 def test_idle_is_rearmed_by_each_write_and_cuts_a_begun_answer() -> None:
     with Wires(timeouts=Timeouts(100.0, idle=5.0)) as wires:

@@ -94,6 +94,31 @@ def test_relayed_bytes_keep_an_idle_timeout_away_and_silence_does_not() -> None:
         wires.at_rest()
 
 
+@pytest.mark.qp("QP-172", "QP-177")
+def test_what_the_client_says_is_no_sign_of_life_of_the_app() -> None:
+    with Wires(timeouts=Timeouts(100.0, idle=5.0)) as wires:
+        client, app = upgraded(wires)
+        wires.loop.advance(4.0)
+        client.says(b"anybody there?")
+        wires.loop.advance(1.0)
+        assert not client.open and app.transport.is_closing()
+        wires.at_rest()
+
+
+@pytest.mark.qp("QP-357")
+def test_each_read_is_one_write_on_the_other_side() -> None:
+    with Wires() as wires:
+        client, app = upgraded(wires)
+        before = client.transport.writes, app.transport.writes
+        for _ in range(3):
+            client.says(b"ping")
+            app.says(b"pong")
+            assert (app.got(), client.got()) == (b"ping", b"pong")
+        assert (client.transport.writes, app.transport.writes) == (before[0] + 3, before[1] + 3)
+        client.leaves()
+        wires.at_rest()
+
+
 @pytest.mark.qp("QP-176")
 def test_max_duration_ends_it_however_busy() -> None:
     with Wires(timeouts=Timeouts(10.0)) as wires:
