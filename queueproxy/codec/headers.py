@@ -25,7 +25,11 @@ DEFAULT_ROUTE: Final = 10
 EXPECT: Final = 11
 HOST: Final = 12
 IDEMPOTENCY_KEY: Final = 13
-LAST_FORWARDED: Final = 13
+# Remembered only once `remember_for_log` was called; forwarded in any case.
+REFERER: Final = 14
+TRACEPARENT: Final = 15
+X_B3_TRACEID: Final = 16
+LAST_FORWARDED: Final = 16
 # Remembered, and written anew or not at all:
 CONTENT_LENGTH: Final = 20
 TRANSFER_ENCODING: Final = 21
@@ -99,6 +103,13 @@ MEMO_LIMIT: Final = 1024
 
 REQUEST_KINDS: Final[dict[bytes, int]] = {n: k for name, k in _REQUEST.items() for n in (name, name.title())}
 RESPONSE_KINDS: Final[dict[bytes, int]] = {n: k for name, k in _RESPONSE.items() for n in (name, name.title())}
+
+
+def remember_for_log() -> None:
+    """From now on the headers that a request log asks for are kept at hand. Nobody pays for that before."""
+    for name, kind in ((b"referer", REFERER), (b"traceparent", TRACEPARENT), (b"x-b3-traceid", X_B3_TRACEID)):
+        _REQUEST[name] = kind
+        REQUEST_KINDS[name] = REQUEST_KINDS[name.title()] = kind
 
 
 def learn(kinds: dict[bytes, int], name: bytes) -> int:

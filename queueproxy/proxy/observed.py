@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 class Facts(Protocol):
     """What is known of the connection a request came on.
 
-    remote: address and port as Go prints them. tls: the ssl object, None for cleartext. raw_head: the request's head.
+    remote: address and port as Go prints them. tls: the ssl object, None for cleartext. heads.raw: the present
+    request's head as it came.
     """
 
     remote: bytes
     tls: Any
-
-    @property
-    def raw_head(self) -> bytes: ...
+    heads: KeepingReader
 
 
 class Observer(Protocol):
@@ -104,11 +103,11 @@ class ObservedExchange(Exchange):
 class ObservedConnection(ClientConnection):
     """See Facts."""
 
-    __slots__ = ("_asked", "_asked_at", "remote", "tls")
+    __slots__ = ("_asked", "_asked_at", "heads", "remote", "tls")
 
     def __init__(self, plane: Plane) -> None:
         super().__init__(plane)
-        self._reader = _KeepingReader(self)
+        self._reader = self.heads = KeepingReader(self)
         self._asked: RequestHead | None = None
         self._asked_at = 0.0
         self.remote = b""
@@ -120,12 +119,6 @@ class ObservedConnection(ClientConnection):
         name = transport.get_extra_info("peername")
         port = name[1] if name else 0
         self.remote = b"[%b]:%d" % (self.peer, port) if b":" in self.peer else b"%b:%d" % (self.peer, port)
-
-    @property
-    def raw_head(self) -> bytes:
-        reader = self._reader
-        assert isinstance(reader, _KeepingReader)
-        return reader.raw
 
     def _probe(self, head: RequestHead, kind: Kind) -> None:
         self._asked, self._asked_at = head, monotonic()
@@ -141,7 +134,7 @@ class ObservedConnection(ClientConnection):
                 observer.finished(self, head, answer.status, len(answer.body), took, 0.0)
 
 
-class _KeepingReader(RequestReader):
+class KeepingReader(RequestReader):
     """Remembers the bytes of the present head; a pipelined one is not looked at before the present one is answered."""
 
     __slots__ = ("raw",)

@@ -11,13 +11,14 @@ Bounds of ours: loops over numbers (Go's `range 10`) run at most 100,000 times, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final
 
 from queueproxy.requestlog.escape import html, js, urlquery
 from queueproxy.requestlog.expressions import Expressions, Get, Scope, assign
 from queueproxy.requestlog.functions import FUNCTIONS
 from queueproxy.requestlog.gofmt import printed
-from queueproxy.requestlog.inputs import SHOWN, Input, header_getter
+from queueproxy.requestlog.inputs import SHOWN, Input, Revision, header_getter
 from queueproxy.requestlog.parser import Body, parse
 from queueproxy.requestlog.tree import Action, Branch, Break, Field, Function, Invoke, Node, Pipe, Range, String, Text
 from queueproxy.requestlog.values import ExecutionError, Int64, Strings, StringsMap, Value, truth
@@ -37,20 +38,23 @@ class _Skip(Exception):
     """`continue`"""
 
 
-def compiled(text: str) -> Callable[[Input], bytes]:
-    """A function from a request to its line; raises parser.BadTemplate. The function raises ExecutionError."""
-    compiler = _Compiler(parse(text, FUNCTIONS))
+def compiled(text: str, revision: Revision | None = None) -> Callable[[Input], bytes]:
+    """A function from a request to its line; raises parser.BadTemplate. The function raises ExecutionError.
+
+    revision: that of all requests to come, when it is known.
+    """
+    compiler = _Compiler(parse(text, FUNCTIONS), revision)
     return compiler.quick or compiler.program
 
 
 class _Compiler(Expressions):
     """depth: templates invoked inside each other."""
 
-    def __init__(self, bodies: dict[str, Body], name: str = "requestLog") -> None:
+    def __init__(self, bodies: dict[str, Body], revision: Revision | None, name: str = "requestLog") -> None:
         super().__init__()
         self.templates: dict[str, Write] = {}
         main = bodies.pop(name)
-        self.quick = _quick_body(main)
+        self.quick = _quick_body(main, revision)
         self.main = self.body(main)
         self.root = False
         for other, body in bodies.items():
@@ -231,7 +235,7 @@ class _Compiler(Expressions):
 # -- what needs no scope
 
 
-def _quick_body(nodes: Body) -> Callable[[Input], bytes] | None:
+def _quick_body(nodes: Body, revision: Revision | None) -> Callable[[Input], bytes] | None:
     """A whole template of text and short cuts, such as the default one: a format and what fills it. None for others."""
     form = b""
     gets: list[FromInput] = []
@@ -240,11 +244,21 @@ def _quick_body(nodes: Body) -> Callable[[Input], bytes] | None:
             form += node.value.replace(b"%", b"%%")
             continue
         quick = _quick_pipe(node.pipe) if isinstance(node, Action) else None
-        if quick is None:
+        if quick is None or not isinstance(node, Action):
             return None
+        word = node.pipe.commands[0].args[0]
+        if revision is not None and isinstance(word, Field) and word.names[0] == "Revision":
+            # The same in every line.
+            form += quick[1](_of(revision)).replace(b"%", b"%%")
+            continue
         form += quick[0]
         gets.append(quick[1])
     return lambda input: form % tuple([get(input) for get in gets])
+
+
+def _of(revision: Revision) -> Any:
+    """As much of an input as a revision's fields need."""
+    return SimpleNamespace(revision=revision)
 
 
 def _quick_pipe(pipe: Pipe) -> tuple[bytes, FromInput] | None:

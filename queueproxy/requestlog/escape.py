@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_PLAIN: Final = bytes(b for b in range(32, 128) if b not in b"\\'\"<>&=")  # nothing js would touch, DEL included
+# translate() answers with the same object when it changes nothing, the quickest way to ask whether a byte occurs.
+_PLAIN: Final = bytes(c if 32 <= c < 128 and c not in b"\\'\"<>&=" else c ^ 1 for c in range(256))
+_USUAL: Final = bytes(c if 32 <= c < 128 else c ^ 1 for c in range(256))
 _JS: Final = {c: f"\\u{c:04X}" for c in (*range(32), *b"<>&='")} | {ord("\\"): "\\\\", ord('"'): '\\"'}
-_JS_ASCII: Final = {c: escape.encode() for c, escape in _JS.items()}
-_ONE: Final = [bytes((c,)) for c in range(128)]
+# The backslash first: the others bring new ones.
+_USUAL_ESCAPES: Final = [(ord(c), c.encode(), _JS[ord(c)].encode()) for c in "\\=&'\"<>"]
 _HTML: Final = re.compile(rb"[\x00\"'&<>]")
 _HTML_NAMES: Final = {
     b"\0": "\ufffd".encode(), b'"': b"&#34;", b"'": b"&#39;", b"&": b"&amp;", b"<": b"&lt;", b">": b"&gt;",
@@ -26,15 +28,12 @@ _QUOTED: Final = {
 
 def js(text: bytes) -> bytes:
     """Inside a JavaScript or JSON string."""
-    special = text.translate(None, _PLAIN)
-    if not special:
+    if text.translate(_PLAIN) is text:
         return text
-    if special.isascii():
-        if 92 in special:
-            text = text.replace(b"\\", b"\\\\")  # first: the others bring new ones
-        for c in {*special}:
-            if c != 92:
-                text = text.replace(_ONE[c], _JS_ASCII[c])
+    if text.translate(_USUAL) is text:
+        for code, one, escape in _USUAL_ESCAPES:
+            if code in text:  # by number: by bytes costs six times as much
+                text = text.replace(one, escape)
         return text
     out: list[str] = []
     for c in text.decode("utf-8", "surrogateescape"):

@@ -1,7 +1,7 @@
 """Holds what a template may ask about one finished request: Go's http.Request and Knative's three structs beside it.
 
-A header is looked up in the head as it came, so a line that asks for two headers costs two searches and no map. The map
-that `.Request.Header` is in Go is built only for templates that take it as a whole.
+The headers of the default template are remembered by the codec (`remember_for_log`); others are searched for in the
+head as it came. The map that `.Request.Header` is in Go is built only for templates that take it as a whole.
 
 The chain has done to it what Knative's has (contract 8.1): `Forwarded` is there, `K-Original-Host` is gone, Host stands
 apart, and hop-by-hop headers are still what the client sent.
@@ -10,9 +10,20 @@ apart, and hop-by-hop headers are still what the client sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, Protocol
 
-from queueproxy.codec.headers import FORWARDED, HOST, USER_AGENT, X_FORWARDED_HOST, X_FORWARDED_PROTO, forwarded
+from queueproxy.codec.headers import (
+    FORWARDED,
+    HOST,
+    REFERER,
+    TRACEPARENT,
+    USER_AGENT,
+    X_B3_TRACEID,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    forwarded,
+)  # fmt: skip
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.requestlog.cookies import cookie
 from queueproxy.requestlog.gofmt import shortest
@@ -75,23 +86,39 @@ class _NoValues(StringsMap):
 _NO_TLS: Final = NilPointer("tls.ConnectionState")
 
 
+class Heads(Protocol):
+    """raw: the present request's head as it came."""
+
+    @property
+    def raw(self) -> bytes: ...
+
+
+class Client(Protocol):
+    """What is known of the connection a request came on. remote: address and port. tls: None for cleartext."""
+
+    @property
+    def remote(self) -> bytes: ...
+    @property
+    def tls(self) -> Any: ...
+    @property
+    def heads(self) -> Heads: ...
+
+
 class Input(Struct):
     """RequestLogTemplateInput: the dot of the template. One of these is all a line costs in objects.
 
-    head, raw: the request's head, parsed and as it came. remote: address and port. ssl: None for cleartext. took,
-    thaw_wait: seconds; ThawWait is ours, not upstream's.
+    head: the request's. client: what is known of the connection, its head as it came included. took, thaw_wait:
+    seconds; ThawWait is ours, not upstream's.
     """
 
     go_type = "http.RequestLogTemplateInput"
     printable = False
-    __slots__ = ("_lower", "head", "raw", "remote", "revision", "size", "ssl", "status", "thaw_wait", "took")
+    __slots__ = ("client", "head", "revision", "size", "status", "thaw_wait", "took")
 
     def __init__(
         self,
         head: RequestHead,
-        raw: bytes,
-        remote: bytes,
-        ssl: Any,
+        client: Client,
         status: int,
         size: int,
         took: float,
@@ -99,19 +126,18 @@ class Input(Struct):
         revision: Revision,
     ) -> None:
         self.head = head
-        self.raw = raw
-        self.remote = remote
-        self.ssl = ssl
+        self.client = client
         self.status = status
         self.size = size
         self.took = took
         self.thaw_wait = thaw_wait
         self.revision = revision
-        self._lower = b""
 
     def target(self) -> bytes:
         """As it came: perhaps absolute, perhaps with a #."""
-        raw = self.raw
+        head, raw = self.head, self.client.heads.raw
+        if raw.startswith(head.target, len(head.method) + 1):
+            return head.target
         return raw[raw.find(b" ") + 1 : raw.find(b"\r\n") - 9]
 
     def content_length(self) -> int:
@@ -120,19 +146,17 @@ class Input(Struct):
 
     def find(self, needle: bytes) -> bytes:
         """The first header of a name, b"" without one. needle: CRLF, the name in lower case, a colon."""
-        lower = self._lower
-        if not lower:
-            lower = self._lower = self.raw.lower()
-        at = lower.find(needle)
+        raw = self.client.heads.raw
+        at = raw.lower().find(needle)
         if at < 0:
             return b""
         start = at + len(needle)
-        return self.raw[start : self.raw.find(b"\r\n", start)].strip(b" \t")
+        return raw[start : raw.find(b"\r\n", start)].strip(b" \t")
 
     def headers(self) -> Header:
         """All of them, canonical names, as Go's server and Knative's chain leave them."""
         found = Header()
-        for line in self.raw.split(b"\r\n")[1:]:
+        for line in self.client.heads.raw.split(b"\r\n")[1:]:
             name, colon, value = line.partition(b":")
             if colon:
                 found.setdefault(canonical(name), Strings()).append(value.strip(b" \t"))
@@ -150,12 +174,13 @@ class Input(Struct):
 
     def trace_id(self) -> bytes:
         """The second element of Traceparent, else X-B3-Traceid (contract 8.1, QP-306)."""
-        traceparent = self.find(b"\r\ntraceparent:")
+        special = self.head.special
+        traceparent = special.get(TRACEPARENT)
         if traceparent:
             parts = traceparent.split(b"-", 2)
             if len(parts) >= 2:
                 return parts[1]
-        return self.find(b"\r\nx-b3-traceid:")
+        return special.get(X_B3_TRACEID, b"")
 
 
 class Request(Struct):
@@ -194,14 +219,14 @@ Request.fields = {
     "Form": lambda request: _NoValues(),
     "PostForm": lambda request: _NoValues(),
     "Trailer": lambda request: _NoHeader(),
-    "RemoteAddr": lambda request: request.input.remote,
+    "RemoteAddr": lambda request: request.input.client.remote,
     "RequestURI": lambda request: request.input.target(),
-    "TLS": lambda request: tls_state(request.input.ssl) or _NO_TLS,
+    "TLS": lambda request: tls_state(request.input.client.tls) or _NO_TLS,
     "Pattern": lambda request: b"",
 }
 Request.methods = {
     "UserAgent": Method((), lambda request: request.input.head.special.get(USER_AGENT, b"")),
-    "Referer": Method((), lambda request: request.input.find(b"\r\nreferer:")),
+    "Referer": Method((), lambda request: request.input.head.special.get(REFERER, b"")),
     "FormValue": Method((bytes,), lambda request, key: query(request.url().raw_query).one(key)),
     "PostFormValue": Method((bytes,), lambda request, key: b""),
     "PathValue": Method((bytes,), lambda request, key: b""),
@@ -277,21 +302,21 @@ def _latency(input: Input) -> bytes:
 
 # Path to format and function: what `{{.A.B}}` writes.
 SHOWN: Final[dict[tuple[str, ...], tuple[bytes, Callable[[Input], Any]]]] = {
-    ("Request", "Method"): (b"%b", lambda input: input.head.method),
+    ("Request", "Method"): (b"%b", attrgetter("head.method")),
     ("Request", "RequestURI"): (b"%b", Input.target),
     ("Request", "ContentLength"): (b"%d", Input.content_length),
-    ("Request", "RemoteAddr"): (b"%b", lambda input: input.remote),
+    ("Request", "RemoteAddr"): (b"%b", attrgetter("client.remote")),
     ("Request", "Host"): (b"%b", lambda input: input.head.special.get(HOST, b"")),
     ("Request", "Proto"): (b"%b", lambda input: PROTOCOLS[input.head.minor]),
     ("Request", "UserAgent"): (b"%b", lambda input: input.head.special.get(USER_AGENT, b"")),
-    ("Request", "Referer"): (b"%b", lambda input: input.find(b"\r\nreferer:")),
-    ("Response", "Code"): (b"%d", lambda input: input.status),
-    ("Response", "Size"): (b"%d", lambda input: input.size),
+    ("Request", "Referer"): (b"%b", lambda input: input.head.special.get(REFERER, b"")),
+    ("Response", "Code"): (b"%d", attrgetter("status")),
+    ("Response", "Size"): (b"%d", attrgetter("size")),
     ("Response", "Latency"): (b"%b", _latency),
-    ("Revision", "Name"): (b"%b", lambda input: input.revision.name),
-    ("Revision", "Namespace"): (b"%b", lambda input: input.revision.namespace),
-    ("Revision", "PodName"): (b"%b", lambda input: input.revision.pod),
-    ("Revision", "PodIP"): (b"%b", lambda input: input.revision.pod_ip),
+    ("Revision", "Name"): (b"%b", attrgetter("revision.name")),
+    ("Revision", "Namespace"): (b"%b", attrgetter("revision.namespace")),
+    ("Revision", "PodName"): (b"%b", attrgetter("revision.pod")),
+    ("Revision", "PodIP"): (b"%b", attrgetter("revision.pod_ip")),
     ("TraceID",): (b"%b", Input.trace_id),
 }
 

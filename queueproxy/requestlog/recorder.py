@@ -11,17 +11,14 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from queueproxy.codec.headers import K_KUBELET_PROBE, K_NETWORK_PROBE, USER_AGENT
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.log import LineWriter, Log
 from queueproxy.requestlog.gofmt import shortest
-from queueproxy.requestlog.inputs import Input, Request, Revision, whole_nanoseconds
+from queueproxy.requestlog.inputs import Client, Input, Request, Revision, whole_nanoseconds
 from queueproxy.requestlog.values import ExecutionError
-
-if TYPE_CHECKING:
-    from queueproxy.proxy.observed import Facts
 
 _PIECE: Final = select.PIPE_BUF
 _WAITING: Final = 1 << 20  # bytes of one turn of the loop; lines are long when URLs are
@@ -67,13 +64,12 @@ class RequestLog:
         return f"<RequestLog waiting={len(self._lines)} lost={self._counts.unlogged} {self._writer!r}>"
 
     def finished(
-        self, client: Facts, head: RequestHead, status: int, size: int, took: float, thaw_wait: float
+        self, client: Client, head: RequestHead, status: int, size: int, took: float, thaw_wait: float
     ) -> None:
         """One request is over."""
         if not self._probes and is_probe(head.special):
             return
-        raw, remote, ssl = client.raw_head, client.remote, client.tls
-        input = Input(head, raw, remote, ssl, status, size, took, thaw_wait, self._revision)
+        input = Input(head, client, status, size, took, thaw_wait, self._revision)
         try:
             line = self._render(input)
         except ExecutionError as error:

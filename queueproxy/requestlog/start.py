@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
+from queueproxy.codec.headers import remember_for_log
 from queueproxy.log import LineWriter, Log
 from queueproxy.requestlog.compiler import compiled
 from queueproxy.requestlog.inputs import Revision
@@ -47,12 +48,6 @@ def request_log(
     template = wanted.template
     if not template:
         return None
-    try:
-        # A line each, or readers could not tell them apart.
-        render = compiled(template if template.endswith("\n") else template + "\n")
-    except BadTemplate as error:
-        log.error("Error setting up request logger. Request logs will be unavailable.", error=str(error))
-        return None
     revision = Revision(
         name=serving.revision,
         namespace=serving.namespace,
@@ -61,5 +56,12 @@ def request_log(
         pod=serving.pod,
         pod_ip=serving.pod_ip,
     )
+    try:
+        # A line each, or readers could not tell them apart.
+        render = compiled(template if template.endswith("\n") else template + "\n", revision)
+    except BadTemplate as error:
+        log.error("Error setting up request logger. Request logs will be unavailable.", error=str(error))
+        return None
+    remember_for_log()
     writer = log.writer if log.writer.fd == STDOUT else LineWriter(STDOUT)  # one writer for each descriptor
     return RequestLog(render, revision, probes=wanted.probes, writer=writer, loop=loop, log=log, counts=counts)
