@@ -91,7 +91,10 @@ class Freezer:
             loop, self.ledger, self.tree, self.journal, self.book, self.sessions, log, old_lease=config.leases.old_s
         )
         self.cluster = Cluster(config.kubeconfig)
-        self.reviewer = Reviewer(self.cluster, identity.audience, rules.node, log, lambda claims: door.screen(claims))
+        self.reviewer = Reviewer(
+            self.cluster, identity.audience, rules.node, log, lambda claims: door.screen(claims),
+            fresh_for=identity.cache_s,
+        )  # fmt: skip
         self.inventory = Pods(
             self.cluster, rules, config.defaults, log, known=self.keeper.known, gone=self.keeper.gone
         )

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from math import inf
 from typing import Protocol
 
@@ -296,7 +295,7 @@ class Keeper:
             rung = entry.rung if entry is not None else Rung.RUNNING
             self.book.changed(now, uid, rung, mover.cpu_usec(), mover.frozen_usec())
             if event.kind is Kind.THAWED and not rung and entry is not None and not entry.permit.is_terminal:
-                self._harm.thawed(now, uid, _pids(mover))
+                self._harm.thawed(now, uid, mover.pids())
                 self._wind()
         self.book.happened(now, event)
 
@@ -316,7 +315,7 @@ class Keeper:
         now = monotonic()
         for uid in self._harm.due(now):
             mover = self._movers.get(uid)
-            why = self._harm.looked(uid, _pids(mover)) if mover is not None else ""
+            why = self._harm.looked(uid, mover.pids()) if mover is not None else ""
             if why:
                 self._log.warning("sleep harmed a pod; its revision is throttled for a while", pod=uid, why=why)
                 self._carry_out(self.ledger.harmed(now, uid, why))
@@ -355,10 +354,3 @@ class Keeper:
             mover.close()
         self._movers.clear()
 
-
-def _pids(mover: PodMover) -> set[int]:
-    found: set[int] = set()
-    with suppress(OSError):
-        for leaf in mover._leaves():
-            found.update(leaf.freezer.pids())
-    return found
