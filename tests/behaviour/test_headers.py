@@ -157,6 +157,17 @@ def test_path_and_query_bytes_survive(pod: Pod, sent: str, arrives: str | None) 
     assert seen(pod, target=sent).target == (arrives or sent).encode()
 
 
+@pytest.mark.qp("QP-191")
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1", "HTTP/1.2"])
+def test_every_http_1_arrives_as_http_1_1(pod: Pod, version: str) -> None:
+    client = pod.client()
+    client.send(f"GET /v {version}\r\nHost: a.example\r\n\r\n".encode())
+    asked = pod.origin.request()
+    assert asked.message.start == b"GET /v HTTP/1.1"
+    asked.wire.answer()
+    assert client.response().start == b"HTTP/1.1 200 OK"
+
+
 @pytest.mark.qp("QP-206")
 @pytest.mark.parametrize(
     ("target", "host", "path"),
