@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from queueproxy.admin.routes import NOT_FOUND, Reply, autoscaler, is_drain, user_metrics
 from queueproxy.admin.server import AdminConnection, Handler, Respond
@@ -20,9 +21,8 @@ from queueproxy.codec.http1 import RequestHead
 from queueproxy.config import Config, ConfigError, load
 from queueproxy.drain import Drain, Effect
 from queueproxy.drain import Settings as DrainSettings
+from queueproxy.freeze.credential import find
 from queueproxy.freeze.gate import Gate
-from queueproxy.freeze.mounts import Mounts, look
-from queueproxy.freeze.podsleep import PodSleep
 from queueproxy.freeze.policy import IdlePolicy, IdleSettings
 from queueproxy.freeze.watch import GateWatch
 from queueproxy.limit.breaker import Breaker
@@ -34,12 +34,16 @@ from queueproxy.metrics.stat import PERIOD, StatReport
 from queueproxy.metrics.window import Window
 from queueproxy.net.descriptors import raise_limit
 from queueproxy.net.listen import ListenFailed, listen
+from queueproxy.probes.readiness import Readiness
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import ProbeSpec, ProbeSpecError, decode
 from queueproxy.proxy.observed import Observer, observe
 from queueproxy.proxy.plane import Plane
 from queueproxy.proxy.server import acceptor
 from queueproxy.proxy.upstream import UNLIMITED_POOL, Pool
+
+if TYPE_CHECKING:
+    from queueproxy.freeze.podsleep import PodSleep
 
 COLLECT_AFTER = 20_000  # objects; a thousand waiting requests hold fewer
 QUEUE_DEPTH_FACTOR = 10  # waiting requests per slot (contract 4)
@@ -65,20 +69,6 @@ def build_limit(concurrency: int) -> LimitGate | None:
     if concurrency <= 0:
         return None
     return LimitGate(Breaker[Waiter](concurrency, QUEUE_DEPTH_FACTOR * concurrency))
-
-
-class Readiness:
-    """The prober's word, except when the app cannot be woken: then nobody should send traffic here (FZ-046)."""
-
-    def __init__(self, prober: Prober, policy: IdlePolicy) -> None:
-        self._prober = prober
-        self._policy = policy
-
-    def check(self, done: Callable[[bool], None]) -> None:
-        if self._policy.stuck:
-            done(False)
-        else:
-            self._prober.check(done)
 
 
 class Sidecar:
@@ -115,7 +105,7 @@ class Sidecar:
             gate=self.gate,
             pool=self.pool,
             timeouts=config.timeouts,
-            health=Readiness(self.prober, policy),
+            health=Readiness(self.prober, lambda: policy.stuck),
             drain=self.drain,
             log=log,
         )
@@ -142,6 +132,12 @@ class Sidecar:
     def _find_freezer(self) -> PodSleep | None:
         """None without a token: freezing is not wanted, and nothing is ever asked for it (FZ-002)."""
         config = self._config
+        if find(config.mounted.tokens) is None:
+            return None
+        # Imported only where a token is mounted: 15 ms and 1 MB that a plain proxy need not pay.
+        from queueproxy.freeze.mounts import Mounts, look
+        from queueproxy.freeze.podsleep import PodSleep
+
         way, notes = look(Mounts(config.host_ip, *config.mounted, *config.legacy_freezer))
         for note in notes:
             self._log.warning(note)

@@ -1,6 +1,7 @@
 """The sidecar's composition: which loop, which limiter, and a ticker that keeps to its grid."""
 
 import asyncio
+import subprocess
 import sys
 from itertools import pairwise
 from typing import Any
@@ -45,6 +46,15 @@ def test_without_uvloop_auto_falls_back_and_insisting_is_an_error(monkeypatch: p
         loop.close()
     with pytest.raises(ImportError):
         new_loop("uvloop")
+
+
+@pytest.mark.fz("FZ-002")
+def test_a_plain_proxy_does_not_even_load_the_freezers_client() -> None:
+    program = "import queueproxy.app, sys; print([m for m in sys.modules if m.startswith('queueproxy.freeze.')])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "queueproxy.freeze.gate" in run.stdout
+    for module in ("client", "session", "podsleep", "knock", "wire"):
+        assert f"queueproxy.freeze.{module}'" not in run.stdout
 
 
 class FakeLoop(Loop):
