@@ -261,7 +261,11 @@ def _clock(node: Node) -> Finding:
 def _kubepods(node: Node, mounts: Mounts) -> Iterator[str]:
     points = [mounts.v2, *(mounts.v1.get(name) for name in ("freezer", "cpu", "cpuacct"))]
     for point in dict.fromkeys(filter(None, points)):
-        yield from (f"{point}/{root}" for root in node.kubepods if os.path.isdir(f"{point}/{root}"))
+        for root in node.kubepods:
+            # A container may be given the kubepods directory alone (FZ-121).
+            top = point if point.endswith(f"/{root}") else f"{point}/{root}"
+            if os.path.isdir(top):
+                yield top
 
 
 def _walk(tops: list[str]) -> Iterator[str]:

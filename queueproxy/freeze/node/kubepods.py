@@ -40,11 +40,15 @@ class Kubepods:
                     continue
                 os.close(self.tops.pop(root))
             try:
-                self.tops[root] = open_beneath(self._fd, root)
+                self.tops[root] = os.dup(self._fd) if self._is(root) else open_beneath(self._fd, root)
                 came = True
             except FileNotFoundError:
                 continue
         return came
+
+    def path_of(self, root: str) -> str:
+        """Where a kubepods directory is, or would be."""
+        return self.mount if self._is(root) else f"{self.mount}/{root}"
 
     def walk(self, root: str, uid: str, container_id: str) -> Iterator[str]:
         """Paths of the container beneath a kubepods directory that is laid out in no way we know: the pod's directory
@@ -73,6 +77,11 @@ class Kubepods:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _is(self, root: str) -> bool:
+        """Whether the mount is the kubepods directory: a container is given nothing else (FZ-121). Its mount point's
+        name tells; what the mount shows is hidden by the container's cgroup namespace."""
+        return self.mount.endswith(f"/{root}")
 
     def _directories_at(self, root: str, path: str) -> list[str]:
         try:

@@ -138,7 +138,7 @@ class Tree:
     def found(self) -> tuple[str, ...]:
         """The kubepods directories there are now, as absolute paths."""
         self._refresh()
-        return tuple(f"{hierarchy.mount}/{root}" for hierarchy in self._mounted for root in hierarchy.tops)
+        return tuple(hierarchy.path_of(root) for hierarchy in self._mounted for root in hierarchy.tops)
 
     def close(self) -> None:
         self._hierarchies.clear()
@@ -254,7 +254,7 @@ class Tree:
     def _open(self, hierarchy: Kubepods, root: str, path: str, inode: int | None = None) -> Cgroup:
         top = hierarchy.tops.get(root)
         if top is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{hierarchy.mount}/{root}")
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), hierarchy.path_of(root))
         return Cgroup.open((top, path), require_cgroupfs=self._require_cgroupfs, inode=inode)
 
     def _refuse_own(self, cgroup: Cgroup) -> None:
