@@ -236,3 +236,10 @@ def test_the_freezer_of_old_is_still_found() -> None:
         {**ENV, "CONCURRENCY_STATE_ENDPOINT": "http://$HOST_IP:9696", "CONCURRENCY_STATE_TOKEN_PATH": "/t"}
     )
     assert (seen.legacy_freezer.endpoint, seen.legacy_freezer.token_path) == ("http://$HOST_IP:9696", "/t")
+
+
+@pytest.mark.fz("FZ-002", "FZ-110")
+def test_tokens_and_annotations_are_where_knative_mounts_them_unless_moved() -> None:
+    assert config.load(ENV).mounted == ("/var/run/secrets/tokens", "/etc/podinfo/annotations")
+    moved = config.load(ENV | {"QUEUEPROXY_TOKENS": "/t", "QUEUEPROXY_PODINFO": "/p"})
+    assert moved.mounted == ("/t", "/p")

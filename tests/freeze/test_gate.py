@@ -363,6 +363,40 @@ def test_an_obstacle_found_keeps_it_awake_and_a_clear_look_lets_it_sleep(stage: 
     assert len(looks) == 2 and it.mechanism.asked == [(Rung.FROZEN, 1)]
 
 
+@pytest.mark.fz("FZ-014", "FZ-110")
+def test_a_freezer_that_comes_and_goes_switches_sleep_on_and_off(stage: Make) -> None:
+    it = stage()
+    it.gate.disable("no freezer yet")
+    it.gate.ready()
+    it.loop.advance(60.0)
+    assert it.mechanism.asked == [] and it.gate.is_open
+    it.gate.configure(IdleSettings(**SETTINGS | {"freeze_after": 3.0}))
+    it.gate.enable()
+    it.loop.advance(2.9)
+    assert it.mechanism.asked == []
+    it.loop.advance(0.2)
+    assert it.mechanism.asked == [(Rung.FROZEN, 1)]
+    it.gate.disable("gone")
+    assert it.mechanism.asked[-1] == (Rung.RUNNING, 2) and it.gate.policy.state is State.DISABLED
+
+
+@pytest.mark.fz("FZ-012", "FZ-068")
+@pytest.mark.parametrize(
+    "event",
+    [lambda gate: gate.woken("operator"), lambda gate: gate.app_restarted(),
+     lambda gate: gate.touched("knock", 5.0), lambda gate: gate.disable("gone")],
+    ids=["woken", "app restarted", "touched", "disabled"],
+)  # fmt: skip
+def test_news_about_a_sleeping_app_wake_it(stage: Make, event: Callable[[Gate], None]) -> None:
+    it = stage()
+    it.sleep()
+    assert not it.gate.is_open
+    event(it.gate)
+    assert it.gate.is_open and it.mechanism.asked[-1][0] is Rung.RUNNING
+    it.loop.advance(0.9)
+    assert it.gate.is_open
+
+
 def test_close_refuses_who_waits_and_leaves_no_timer(stage: Make) -> None:
     it = stage()
     it.sleep()

@@ -22,6 +22,16 @@ def test_each_look_has_a_number_of_its_own_also_across_idle_periods() -> None:
     assert lookout.look(20.0) == Look(2, True, None)
 
 
+@pytest.mark.fz("FZ-028", "FZ-110")
+def test_numbers_go_on_over_a_change_of_settings() -> None:
+    """A late answer to an old look must not meet a new look of the same number."""
+    lookout = Lookout(IdleSettings())
+    assert lookout.look(10.0) == Look(1, True, None)
+    lookout.configured(IdleSettings(look_first=True, quiesce_cpu=0.1))
+    assert lookout.number == 0
+    assert lookout.look(11.0) == Look(2, True, 0.1)
+
+
 @pytest.mark.fz("FZ-027")
 def test_cpu_matters_only_for_so_long_from_the_first_look() -> None:
     lookout = Lookout(IdleSettings(quiesce_cpu=0.1, quiesce_for=60.0))

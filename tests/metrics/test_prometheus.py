@@ -91,6 +91,18 @@ def test_sleep_has_the_promised_names_and_labels() -> None:
     assert values(families["kn_serving_pause_seconds"], "_total")[(("state", "frozen"),)] >= 0.0
 
 
+@pytest.mark.fz("FZ-100")
+def test_the_freezer_is_there_only_where_one_is_wanted() -> None:
+    recorder, pause = fresh()
+    pause.freezer_up, pause.freezer_faults, pause.knocks = False, lambda: {"timeout": 2}, lambda: 7
+    families = page(recorder, pause)
+    assert values(families["kn_serving_freezer_up"]) == {(): 0.0}
+    assert values(families["kn_serving_freezer_faults"], "_total") == {(("kind", "timeout"),): 2.0}
+    assert values(families["kn_serving_knocks"], "_total") == {(): 7.0}
+    pause.freezer_up = True
+    assert values(page(recorder, pause)["kn_serving_freezer_up"]) == {(): 1.0}
+
+
 def test_the_page_is_read_anew_at_each_scrape() -> None:
     recorder, pause = fresh()
     render = exposition(recorder, pause, lambda: None)
