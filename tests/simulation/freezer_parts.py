@@ -43,6 +43,7 @@ from queueproxy.freeze.node.moved import Moved
 from queueproxy.freeze.node.record import decode_record, encode_record
 from queueproxy.freeze.policy import OPEN, Ask, IdlePolicy, Look, Refuse, Rung, State
 from queueproxy.freeze.session import Session
+from queueproxy.freeze.terms import settings
 from queueproxy.freeze.wire import Problem, StateRequest, View, Wanted, encode_problem, encode_view
 from tests.support import podfacts
 
@@ -103,7 +104,10 @@ class Pod:
 
     def facts(self) -> PodFacts:
         ids = tuple(self.numbers[id_] for id_ in self.kernel)
-        return podfacts.pod(self.number, mode=self.mode, containers=ids, terminating=self.terminating)
+        facts = podfacts.pod(self.number, mode=self.mode, containers=ids, terminating=self.terminating)
+        own = self.world.idle_settings
+        delays = {"freeze_after_s": own.freeze_after, "throttle_after_s": own.throttle_after, "min_uptime_s": 0.1}
+        return facts._replace(policy=facts.policy._replace(**delays))
 
 
 class Mover:
@@ -386,7 +390,6 @@ class Sidecar:
         self.session = Session(random.Random(life), DEFAULTS, Patience(lease=world.lease))
         self.alive = True
         self.knows = False  # a freezer has told it where its app is; before that it fails open (D13)
-        self.may_sleep = False
         self.token = world.token
         self.connection: Connection | None = None
         self.queue: deque[object] = deque()
@@ -408,7 +411,9 @@ class Sidecar:
         effects = getattr(policy, event)(self.world.now, *args)
         self.world.note(self.name, event, args, effects, policy.state, policy.generation, policy.settled)
         for effect in effects:
-            if isinstance(effect, Ask):
+            if isinstance(effect, Ask) and policy.shadow:
+                self.tell("confirmed", effect.generation, effect.rung)
+            elif isinstance(effect, Ask):
                 self.hear(self.session.asked(self.world.now, effect.rung, effect.generation, effect.reason))
             elif isinstance(effect, Look):
                 self.tell("looked", effect.number, None)
@@ -449,15 +454,13 @@ class Sidecar:
         elif isinstance(effect, Found):
             self.tell("adopted", effect.generation, effect.rung)
         elif isinstance(effect, Woken):
-            self.tell("adopted", self.policy.generation, Rung.RUNNING)
+            self.tell("woken", effect.why)
         elif isinstance(effect, Terms):
-            self.may_sleep = effect.policy.mode in (Mode.THROTTLE, Mode.FREEZE)
-            self.tell("enabled") if self.may_sleep and self.knows else self.tell("disabled", "policy")
+            self.tell("configured", settings(effect.policy, self.world.idle_settings))
         elif isinstance(effect, Up):
             # One that ends says so before it looks: it does not know, but its app is on the way to running.
             self.knows = self.policy.state is not State.TERMINATING
-            if self.may_sleep:
-                self.tell("enabled")
+            self.tell("enabled")
         else:
             assert isinstance(effect, Down)
             self.tell("disabled", effect.reason)

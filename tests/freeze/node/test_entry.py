@@ -404,6 +404,15 @@ def test_a_stuck_pod_is_tried_at_once_when_asked_to_run_and_not_at_all_when_aske
     assert pod.ask(2.2, active(4)).answer is Answer.ACCEPTED and pod.move.urgent
 
 
+def test_a_failed_thaw_of_what_ran_already_counts_as_asleep() -> None:
+    pod = Pod()
+    pod.ask(1.0, active(1))
+    reply = pod.hear(1.1, None, "frozen by somebody else")[0]
+    assert isinstance(reply, Reply) and (reply.problem, reply.view.rung) == (Problem.NOT_CONFIRMED, FROZEN)
+    pod.entry.on_deadline(pod.entry.until, pod.out)
+    assert among(pod.hear(2.0, RUNNING), Event(UID, Kind.THAWED, 1, "request"))
+
+
 def test_a_move_without_an_answer_has_failed() -> None:
     pod = stage(Phase.SINKING)
     assert pod.entry.until == 1.0 + SETTINGS.move_deadline
@@ -463,6 +472,16 @@ def test_a_renewal_learns_that_somebody_else_woke_the_app() -> None:
     pod.hear(2.1, RUNNING)
     verdict = pod.ask(3.0, idle(1))
     assert verdict.answer is Answer.ANSWER and verdict.view is not None and verdict.view.rung is RUNNING
+
+
+@pytest.mark.fz("FZ-061", "FZ-090")
+def test_a_renewal_that_comes_too_late_puts_nobody_to_sleep_again() -> None:
+    pod = stage(Phase.DUE)
+    pod.entry.turn(31.1, pod.out)
+    pod.hear(31.2, RUNNING)
+    verdict = pod.ask(31.5, idle(1))
+    assert (verdict.answer, verdict.actions) == (Answer.ANSWER, ())
+    assert verdict.view is not None and verdict.view.rung is RUNNING and pod.entry.phase is Phase.RUNNING
 
 
 # === What forbids sleep. ===
