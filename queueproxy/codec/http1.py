@@ -12,7 +12,7 @@ Errors are `BadMessage` with the status and reason of knative-contract 1.3; the 
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import httptools
 
@@ -44,6 +44,8 @@ from queueproxy.codec.request_line import checked_host, plain, well_escaped, wro
 
 MAX_HEAD: Final = 1024 * 1024 + 4096  # Go: 1 MiB plus 4 KiB of slack, then 431 (QP-050)
 
+VIEWED: Final = 16 * 1024  # bytes of body in one read with their head that are not copied out of it
+
 HEAD, LENGTH, CHUNKED, PAUSED, RAW = range(5)
 _CRLF: Final = b"\r\n"
 _COLON: Final = b": "
@@ -52,10 +54,10 @@ _MINORS: Final = {b" HTTP/1.0": 0, b" HTTP/1.1": 1}  # the end of a request line
 
 
 class RequestSink(Protocol):
-    """Who receives a client's messages."""
+    """Who receives a client's messages. Pieces of body are bytes, or a view of them when many came with the head."""
 
     def head_received(self, head: RequestHead) -> None: ...
-    def body_received(self, data: bytes) -> None: ...
+    def body_received(self, data: Any) -> None: ...
     def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
     def raw_received(self, data: bytes) -> None: ...
 
@@ -141,28 +143,30 @@ class RequestReader:
         end += 4
         if end > MAX_HEAD:
             raise BadMessage(431, "Request Header Fields Too Large")
-        if end == len(data):
-            self._parse(data)
-        else:
-            self._parse(data[:end])
-            self.held = data[end:]
+        self._parse(data if end == len(data) else data[:end])
         head = self.head
         if head.body == 0:
+            self.held = data[end:]
             self.state = PAUSED
             self._sink.head_received(head)
             return
-        rest, self.held = bytes(self.held), b""
+        self._parser = None  # llhttp waits for a body it will not be shown; a new parser costs 0.4 us
+        rest = len(data) - end
         if head.body == 1:
             self.state = LENGTH
             self._left = head.content_length
-            head.early = bool(rest)
+            head.early = rest > 0
+            self._sink.head_received(head)
+            if VIEWED < rest <= self._left:
+                self._feed_length(memoryview(data)[end:])
+            elif rest:
+                self._feed_length(data[end:])
         else:
             self.state = CHUNKED
             self.decoder = ChunkedDecoder()
-        self._parser = None  # llhttp waits for a body it will not be shown; a new parser costs 0.4 us
-        self._sink.head_received(head)
-        if rest:
-            self.feed(rest)
+            self._sink.head_received(head)
+            if rest:
+                self._feed_chunked(data[end:])
 
     def _check_partial(self, data: bytes | bytearray, fresh: int) -> None:
         """Part of a head: refuse early what can never become one, so that garbage does not wait for the timeout."""
@@ -338,7 +342,7 @@ class RequestReader:
 
     # -- bodies
 
-    def _feed_length(self, data: bytes) -> None:
+    def _feed_length(self, data: Any) -> None:
         size = len(data)
         if size < self._left:
             self._left -= size

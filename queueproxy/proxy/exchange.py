@@ -13,7 +13,7 @@ grow; what arrives for a finished exchange is ignored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from queueproxy.clock import http_date, monotonic
 from queueproxy.codec.encode import chunk, last_chunk, request_bytes
@@ -173,7 +173,7 @@ class Exchange:
         if EXPECT in head.special and not self._request_ended and self._expectation is None:
             self._expectation = Expectation(self)
 
-    def request_body(self, data: bytes) -> None:
+    def request_body(self, data: Any) -> None:
         """Body bytes from the client, in order."""
         self._to_app(chunk(data) if self.head.body == 2 else data)
 
@@ -183,7 +183,7 @@ class Exchange:
         if self.head.body == 2:
             self._to_app(last_chunk(trailers))
 
-    def _to_app(self, data: bytes) -> None:
+    def _to_app(self, data: bytes | memoryview) -> None:
         if self.upstream is not None:
             self.upstream.send(data)
         elif self.stage < SENT:

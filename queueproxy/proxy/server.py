@@ -174,7 +174,7 @@ class ClientConnection(asyncio.Protocol):
         if self._reading:
             self._reading_over()
 
-    def body_received(self, data: bytes) -> None:
+    def body_received(self, data: bytes | memoryview) -> None:
         if self._exchange is not None:
             self._exchange.request_body(data)
         elif self._discard >= 0:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueproxy.codec import headers
-from queueproxy.codec.http1 import HEAD, MAX_HEAD, PAUSED, RAW, BadMessage, RequestHead, RequestReader
+from queueproxy.codec.http1 import HEAD, MAX_HEAD, PAUSED, RAW, VIEWED, BadMessage, RequestHead, RequestReader
 
 H = b"Host: a\r\n"
 MALFORMED_HOST = "400 Bad Request: malformed Host header"
@@ -413,3 +413,23 @@ def test_a_head_knows_whether_its_body_has_begun(data: bytes, early: bool) -> No
     sink = Sink()
     RequestReader(sink).feed(data)
     assert sink.heads[0].early is early
+
+
+@pytest.mark.qp("QP-074")
+@pytest.mark.parametrize("surplus", [b"", b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"], ids=["alone", "pipelined"])
+@pytest.mark.parametrize("size", [VIEWED, VIEWED + 1, 5 * VIEWED])
+def test_a_large_body_in_one_read_with_its_head_is_not_copied_and_ends_where_it_ends(size: int, surplus: bytes) -> None:
+    pieces: list[bytes | memoryview] = []
+
+    class Noting(Sink):
+        def body_received(self, data: bytes | memoryview) -> None:
+            pieces.append(data)
+            super().body_received(bytes(data))
+
+    sink = Noting()
+    reader = RequestReader(sink)
+    body = b"0123456789abcdef" * (size // 16) + b"!" * (size % 16)
+    reader.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + body + surplus)
+    assert b"".join(pieces) == body
+    assert isinstance(pieces[0], memoryview) == (size > VIEWED and not surplus)
+    assert (reader.state, reader.held, type(reader.held)) == (PAUSED, surplus, bytes)
