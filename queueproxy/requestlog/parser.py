@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from queueproxy.requestlog.escape import quoted
 from queueproxy.requestlog.lexer import Token, Type, tokens
 from queueproxy.requestlog.literals import BadLiteral, character, number, to_bytes, unquoted
 from queueproxy.requestlog.tree import (
@@ -321,6 +322,7 @@ class _Parser:
 
     def operand(self) -> Operand | None:
         """A term and the fields asked of it."""
+        first = self.skip()
         term = self.term()
         if term is None or self.peek().type is not Type.FIELD:
             return term
@@ -332,7 +334,7 @@ class _Parser:
         if isinstance(term, Variable):
             return Variable((*term.names, *names))
         if isinstance(term, _LITERALS):
-            raise self.wrong("unexpected . after term")
+            raise self.wrong(f"unexpected . after term {quoted(to_bytes(first.text)).decode()}")
         return Chain(term, tuple(names))
 
     def term(self) -> Operand | None:
