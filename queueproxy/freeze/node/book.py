@@ -8,6 +8,7 @@ with generation and reason and nothing that the caller kept secret (FZ-102). Cou
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from queueproxy.clock import monotonic, wall_clock
@@ -24,6 +25,8 @@ from queueproxy.freeze.wire import RUNG_WORDS, Problem, View, Wanted
 from queueproxy.log import Log
 
 __all__ = ["Book", "Page", "cause_of"]
+
+Count = Callable[[], int | None]  # microseconds, by the kernel
 
 _CHANGES: Final = 5  # of each pod, for `queueproxy status`
 _LOUD: Final = frozenset({Kind.FAILED, Kind.HARMED})
@@ -140,10 +143,16 @@ class Book:
         if reached:
             self.took[move.rung].observe(moved.took)
 
-    def changed(self, now: float, uid: str, rung: Rung, cpu_usec: int | None, frozen_usec: int | None) -> None:
+    def changed(self, now: float, uid: str, rung: Rung, cpu_usec: Count, frozen_usec: Count) -> None:
+        """The kernel's counters are read as far as they can have moved since: each costs some 10 us."""
         page = self.pages.get(uid)
-        if page is not None:
-            page.usage.moved(now, rung, cpu_usec, frozen_usec, page.idle_for)
+        if page is None:
+            return
+        usage = page.usage
+        was_frozen = usage.rung is Rung.FROZEN
+        cpu = usage.cpu_usec if was_frozen and usage.cpu_usec is not None else cpu_usec()
+        frozen = usage.frozen_usec if not was_frozen and usage.frozen_usec is not None else frozen_usec()
+        usage.moved(now, rung, cpu, frozen, page.idle_for)
 
     def looked(self, now: float, uid: str, cpu_usec: int | None) -> None:
         page = self.pages.get(uid)

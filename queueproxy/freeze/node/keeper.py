@@ -82,6 +82,7 @@ class Keeper:
         self._old_lease = old_lease
         self._movers: dict[str, PodMover] = {}
         self._replies: dict[int, Answered] = {}
+        self._written: dict[str, tuple[object, ...]] = {}  # what of each pod's record would matter to a successor
         self._unwritten: dict[str, str] = {}  # pods whose record could not be written just now, and why
         self._harm = Harm()
         self._timer: asyncio.TimerHandle | None = None
@@ -226,6 +227,7 @@ class Keeper:
         elif isinstance(action, Close):
             self._do_later()
             mover = self._movers.pop(action.uid, None)
+            self._written.pop(action.uid, None)
             if mover is not None:
                 mover.close()
             if action.uid not in self.ledger.pods:
@@ -266,10 +268,15 @@ class Keeper:
 
     def _remember(self, uid: str) -> None:
         try:
+            entry, proof = self.ledger.pods[uid], self._proofs.proof(uid)
+            written = (entry.generation, entry.rung, entry.permit.ids, entry.permit.ended, proof)
+            if self._written.get(uid) == written:
+                return  # the kernel has confirmed what was written down before it was asked
             mover = self._movers.get(uid) or self._mover(uid)
-            record = self.ledger.record(monotonic(), uid, mover.held(), self._proofs.proof(uid))
+            record = self.ledger.record(monotonic(), uid, mover.held(), proof)
             if record is not None:
                 self._journal.write(record)
+                self._written[uid] = written
             self._unwritten.pop(uid, None)
         except (OSError, ValueError, KeyError) as error:
             self._unwritten[uid] = f"the journal cannot be written: {error}"
@@ -279,6 +286,7 @@ class Keeper:
         later, self._later = self._later, []
         for action in later:
             if isinstance(action, Forget):
+                self._written.pop(action.uid, None)
                 try:
                     self._journal.remove(action.uid)
                 except OSError as error:
@@ -293,7 +301,7 @@ class Keeper:
         entry, mover = self.ledger.pods.get(uid), self._movers.get(uid)
         if mover is not None and event.kind in (Kind.FROZEN, Kind.THROTTLED, Kind.THAWED, Kind.ADOPTED):
             rung = entry.rung if entry is not None else Rung.RUNNING
-            self.book.changed(now, uid, rung, mover.cpu_usec(), mover.frozen_usec())
+            self.book.changed(now, uid, rung, mover.cpu_usec, mover.frozen_usec)
             if event.kind is Kind.THAWED and not rung and entry is not None and not entry.permit.is_terminal:
                 self._harm.thawed(now, uid, mover.pids())
                 self._wind()

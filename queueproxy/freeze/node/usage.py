@@ -23,13 +23,15 @@ _SHORTEST: Final = 0.1  # seconds: less than that measures the clock tick, not t
 class PodUsage:
     """One pod. Times are seconds; arguments in microseconds are the kernel's, None where it does not tell."""
 
-    __slots__ = ("_cpu", "_frozen", "_samples", "_since", "asleep_s", "cpu_s", "idle_rate", "rung", "saved_s")
+    __slots__ = (
+        "_samples", "_since", "asleep_s", "cpu_s", "cpu_usec", "frozen_usec", "idle_rate", "rung", "saved_s",
+    )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.rung = Rung.RUNNING
         self._since = now
-        self._cpu: int | None = None
-        self._frozen: int | None = None
+        self.cpu_usec: int | None = None  # the counters as they were last read
+        self.frozen_usec: int | None = None
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
         self.idle_rate: float | None = None  # CPU seconds per second while awake and idle
         self.asleep_s = [0.0] * len(Rung)  # by rung; RUNNING stays 0
@@ -43,8 +45,8 @@ class PodUsage:
         """A sample while it runs."""
         if cpu_usec is None or self.rung:
             return
-        if self._cpu is None:
-            self._cpu = cpu_usec
+        if self.cpu_usec is None:
+            self.cpu_usec = cpu_usec
         self._samples.append((now, cpu_usec))
 
     def moved(
@@ -74,15 +76,15 @@ class PodUsage:
 
     def _settle(self, now: float, cpu_usec: int | None, frozen_usec: int | None) -> None:
         lasted = now - self._since
-        if self.rung is Rung.FROZEN and frozen_usec is not None and self._frozen is not None:
-            lasted = max(0, frozen_usec - self._frozen) / 1e6
+        if self.rung is Rung.FROZEN and frozen_usec is not None and self.frozen_usec is not None:
+            lasted = max(0, frozen_usec - self.frozen_usec) / 1e6
         used = 0.0
-        if cpu_usec is not None and self._cpu is not None:
-            used = max(0, cpu_usec - self._cpu) / 1e6
+        if cpu_usec is not None and self.cpu_usec is not None:
+            used = max(0, cpu_usec - self.cpu_usec) / 1e6
         self.cpu_s[self.rung] += used
         if self.rung:
             self.asleep_s[self.rung] += lasted
             self.saved_s += max(0.0, (self.idle_rate or 0.0) * lasted - used)
         self._since = now
-        self._cpu = cpu_usec
-        self._frozen = frozen_usec
+        self.cpu_usec = cpu_usec
+        self.frozen_usec = frozen_usec

@@ -87,17 +87,23 @@ def test_answers_are_timed_unless_they_are_refusals(book: Book) -> None:
     assert sum(book.answered[Wanted.ACTIVE].counts) == 1
 
 
+def _unread() -> int:
+    raise AssertionError("a counter that cannot have moved is not read")
+
+
 def test_totals_outlive_their_pods(book: Book) -> None:
     book.known(0.0, FACTS)
     book.looked(9.8, "uid", 0)
-    book.changed(10.0, "uid", Rung.FROZEN, 100_000, 0)
-    book.changed(14.0, "uid", Rung.RUNNING, 100_000, 4_000_000)
+    book.changed(10.0, "uid", Rung.FROZEN, lambda: 100_000, lambda: 0)
+    book.changed(14.0, "uid", Rung.RUNNING, _unread, lambda: 4_000_000)
     before = (book.asleep(Rung.FROZEN), book.cpu(Rung.RUNNING), book.saved())
     assert before == (4.0, 0.1, pytest.approx(2.0)), "idle for half a second by its policy, so one sample counts"
+    book.changed(15.0, "uid", Rung.FROZEN, lambda: 100_000, _unread)
+    book.changed(15.0, "uid", Rung.RUNNING, _unread, lambda: 4_000_000)
     book.forget("uid")
     book.forget("uid")
     assert (book.asleep(Rung.FROZEN), book.cpu(Rung.RUNNING), book.saved()) == before and book.pages == {}
-    book.changed(20.0, "uid", Rung.FROZEN, 0, 0)
+    book.changed(20.0, "uid", Rung.FROZEN, _unread, _unread)
     assert book.pages == {}, "nobody comes back by being counted"
 
 
