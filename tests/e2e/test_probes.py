@@ -34,7 +34,7 @@ def probe(world: World, seconds: int) -> None:
             "http6": stack.enter_context(world.pod()),
         }
         for pod in pods.values():
-            pod.app.until_frozen()
+            pod.app.until_frozen(within=60.0)
         frozen_before = {kind: pod.app.frozen_usec for kind, pod in pods.items()}
         sleep = stack.enter_context(FrozenWatch(lambda: [pod.app for pod in pods.values()], period=0.01))
         queues = {kind: stack.enter_context(QueueWatch(pod.network, USER)) for kind, pod in pods.items()}

@@ -7,18 +7,21 @@ speeds equally cold; the difference is what sleep added, the fresh upstream conn
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from statistics import median
 from time import monotonic, perf_counter
 from typing import NamedTuple
 
 from queueproxy.bench.events import phase_means_ms
 from tests.support.e2e_pod import Pod
+from tests.support.e2e_world import World
 from tests.support.sidecar import REQUEST
 
-__all__ = ["Wakes", "measure_resume", "measure_wakes", "percentile"]
+__all__ = ["Wakes", "measure_resume", "measure_wakes", "percentile", "undisturbed"]
 
 PAUSE = 0.1  # shorter than the shortest time awake
 _REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nX-Id: 1\r\n\r\n"
@@ -43,6 +46,27 @@ class Wakes(NamedTuple):
             f"p99 {percentile(self.awake, 99):.2f} ms; added p50 {self.added(50):.2f} p99 {self.added(99):.2f} ms; "
             f"phases (mean ms): {phases or 'not told'}"
         )
+
+
+@contextmanager
+def undisturbed(world: World) -> Iterator[None]:
+    """What is measured goes before other work of this machine, as far as that is to be had: whoever runs already
+    finishes its slice of 3 ms first."""
+    node = world.node
+    assert world.freezer.process is not None
+    assert node.containerd.process is not None
+    for kind, file, most in (("cpu", "cpu.shares", "262144"), ("", "cpu.weight", "10000")):
+        with suppress(OSError, KeyError), open(f"{node.hierarchies[kind]}/{node.name}/{file}", "w") as share:
+            share.write(most)
+    pids = (0, world.freezer.process.pid, node.containerd.process.pid)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    for pid in pids:
+        os.setpriority(os.PRIO_PROCESS, pid, -15)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.setpriority(os.PRIO_PROCESS, pid, before)
 
 
 def percentile(values: Sequence[float], part: float) -> float:

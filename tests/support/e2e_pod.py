@@ -139,7 +139,9 @@ class Container:
             poll.register(events, select.POLLPRI)
             while self.frozen != frozen:
                 left = until - monotonic()
-                assert left > 0, f"not {'frozen' if frozen else 'running'} within {within} s: {self!r}"
+                assert left > 0, (
+                    f"not {'frozen' if frozen else 'running'} within {within} s: {self!r}\n{self.pod.tell()}"
+                )
                 events.seek(0)
                 events.read()
                 poll.poll(min(left, 0.02) * 1000)  # v1 has no event, and v2 at most 100 a second
@@ -334,6 +336,11 @@ class Pod:
             **({} if is_sandbox else {"io.kubernetes.container.name": container.name}),
         }
         container.start(spec, labels)
+
+    def tell(self) -> str:
+        """What its sidecar said last, for whoever wonders."""
+        sidecar = self.containers.get(SIDECAR)
+        return "\n".join(f"{at:.3f} {line}" for at, line in sidecar.log.lines[-12:]) if sidecar else ""
 
     # -- its parts
 
