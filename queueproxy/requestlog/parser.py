@@ -68,6 +68,7 @@ class _Parser:
         self.variables = ["$"]
         self.ranges = 0
         self.depth = 0
+        self.began_on = 0  # the line of the present action
 
     # -- tokens
 
@@ -95,7 +96,11 @@ class _Parser:
 
     def unexpected(self, token: Token, where: str) -> BadTemplate:
         if token.type is Type.ERROR:
-            return self.wrong(token.text, token.line)
+            text = token.text
+            if self.began_on and self.began_on != token.line:
+                text = text.removesuffix(" action")
+                text += f"{' action' if text != token.text else ' in action'} started at {self.name}:{self.began_on}"
+            return self.wrong(text, token.line)
         shown = token.text if token.type is Type.EOF else f"<{token.text}>" if token.type > Type.KEYWORD else (
             f'"{token.text}"' if len(token.text) <= 10 else f'"{token.text[:10]}"...'
         )  # fmt: skip
@@ -176,7 +181,10 @@ class _Parser:
             return Text(to_bytes(token.text))
         if token.type is not Type.LEFT:
             raise self.unexpected(token, "input")
-        return self.action()
+        self.began_on = token.line
+        node = self.action()
+        self.began_on = 0
+        return node
 
     def action(self) -> Node | Type:
         """Left delimiter taken. END and ELSE come back as what they are."""

@@ -16,7 +16,8 @@ from queueproxy.requestlog.escape import backquotable, html, js, quoted, runes, 
         (b"/plain?x", b"/plain?x"), (b"a=b&c", b"a\\u003Db\\u0026c"), (b"<s>", b"\\u003Cs\\u003E"), (b'"', b'\\"'),
         (b"\\", b"\\\\"), (b"it's", b"it\\u0027s"), (b"\\'", b"\\\\\\u0027"), (b"\x00\x1f\n", b"\\u0000\\u001F\\u000A"),
         (b"\x7f", b"\x7f"), ("\u00e9\U0001f600".encode(), "\u00e9\U0001f600".encode()),
-        ("a\u200b\u2028".encode(), b"a\\u200B\\u2028"), ("\u00e9=".encode(), "\u00e9\\u003D".encode()), (b"\xff=", b"\xff\\u003D"),
+        ("a\u200b\u2028".encode(), b"a\\u200B\\u2028"), ("\u00e9=".encode(), "\u00e9\\u003D".encode()),
+        (b"\xff=", b"\xff\\u003D"),
     ],
 )  # fmt: skip
 def test_js(text: bytes, escaped: bytes) -> None:

@@ -9,10 +9,14 @@ from queueproxy.requestlog.url import URL, query
 @pytest.mark.parametrize(
     ("target", "text", "path", "raw_path", "raw_query"),
     [
-        (b"/", b"/", b"/", b"", b""), (b"/a%20b?x=1", b"/a%20b?x=1", b"/a b", b"", b"x=1"), (b"/a%2Fb", b"/a%2Fb", b"/a/b", b"/a%2Fb", b""),
-        (b"/a#b", b"/a%23b", b"/a#b", b"/a#b", b""), (b"/?", b"/?", b"/", b"", b""), (b"//x/../y", b"//x/../y", b"//x/../y", b"", b""),
-        (b"/\xc3\xa9", b"/%C3%A9", b"/\xc3\xa9", b"/\xc3\xa9", b""), (b"/'q'", b"/'q'", b"/'q'", b"/'q'", b""), (b"*", b"*", b"*", b"", b""),
-        (b"http://h:81/p?q", b"http://h:81/p?q", b"/p", b"", b"q"), (b"HTTP://h", b"http://h", b"", b"", b""), (b"/%41", b"/%41", b"/A", b"/%41", b""),
+        (b"/", b"/", b"/", b"", b""), (b"/a%20b?x=1", b"/a%20b?x=1", b"/a b", b"", b"x=1"), (b"/a%2Fb",
+        b"/a%2Fb", b"/a/b", b"/a%2Fb", b""),
+        (b"/a#b", b"/a%23b", b"/a#b", b"/a#b", b""), (b"/?", b"/?", b"/", b"", b""), (b"//x/../y", b"//x/../y",
+        b"//x/../y", b"", b""),
+        (b"/\xc3\xa9", b"/%C3%A9", b"/\xc3\xa9", b"/\xc3\xa9", b""), (b"/'q'", b"/'q'", b"/'q'", b"/'q'", b""),
+        (b"*", b"*", b"*", b"", b""),
+        (b"http://h:81/p?q", b"http://h:81/p?q", b"/p", b"", b"q"), (b"HTTP://h", b"http://h", b"", b"", b""),
+        (b"/%41", b"/%41", b"/A", b"/%41", b""),
         (b"/%zz", b"/%25zz", b"/%zz", b"", b""),
     ],
 )  # fmt: skip
