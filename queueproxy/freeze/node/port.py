@@ -63,6 +63,8 @@ class Caller(Protocol):
 
     def drop(self) -> None: ...
 
+    def __hash__(self) -> int: ...
+
 
 class Port:
     """What all connections share: who may connect, who is there, and what was counted."""
