@@ -17,7 +17,7 @@ from tests.simulation.freezer_world import World
 SEED = int(os.environ.get("QUEUEPROXY_SIM_SEED", "1"))
 SCHEDULES = int(os.environ.get("QUEUEPROXY_SIM_SCHEDULES", "2000"))
 LONG = int(os.environ.get("QUEUEPROXY_SIM_LONG", "100000"))
-PARTS = 4  # so that two cores share the work
+PARTS = 8  # so that two cores share the work, and none runs into the time limit on a busy machine
 ACTIONS = 25
 
 
