@@ -104,6 +104,7 @@ def test_an_app_falls_silent_between_requests_and_answers_each_of_them(stack: St
         began = time.monotonic()
         assert stack.sidecar.get("/").status == 200
         assert time.monotonic() - began < 2.0
+    assert stack.socket.stat().st_mode & 0o777 == 0o666, "a sidecar is not root"
     told = stack.freezer.pods()[stack.pod.uid]
     assert told["wakes"] >= 5 and told["connected"] and told["asleep_s"] > 0.5
 

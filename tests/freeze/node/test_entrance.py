@@ -173,6 +173,17 @@ def test_strangers_pay_by_the_call_and_a_known_sidecar_does_not(house: House) ->
     assert house.admit(REFUSED).problem is Problem.RATE_LIMITED
 
 
+@pytest.mark.fz("FZ-064", "FZ-130")
+def test_where_all_share_one_address_one_flood_does_not_keep_the_others_out(house: House) -> None:
+    """In an outage every token has to be asked about, and behind a masquerading host port all come from one place."""
+    house.limits = Limits(Rates(source=Rate(0.001, 2), unproven=Rate(0.001, 1)))
+    entrance, found = house.entrance(Reviewed(STALE, later=True), check_peer=False), list[Admission]()
+    for _ in range(3):
+        entrance.admit("noise", None, IP, found.append)
+    entrance.admit(TOKEN, None, IP, found.append)
+    assert [admission.problem for admission in found[1:]] == [Problem.RATE_LIMITED, Problem.RATE_LIMITED, None]
+
+
 @pytest.mark.fz("FZ-130")
 def test_a_pods_calls_have_a_pace_and_locked_out_ones_a_limit(house: House) -> None:
     house.limits = Limits(Rates(pod=Rate(10, 1), source=Rate(0.001, 1)))
