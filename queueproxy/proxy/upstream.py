@@ -101,7 +101,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.exchange.client.release_reading(for_upstream=True)
 
     def send(self, data: bytes | memoryview) -> None:
-        """Body bytes. With a head that waits for them in one write: each costs 20,000 instructions of the kernel."""
+        """Body bytes, with a head that waits for them in one write (of 64 KiB: 197,000 instructions became 190,000)."""
         if self.begun:
             head, self.begun = self.begun, b""
             if len(data) < JOIN_BELOW:
