@@ -25,7 +25,7 @@ __all__ = ["JSON", "PLAIN", "Format", "Level", "LineWriter", "Log", "settings"]
 _LINE_MAX = select.PIPE_BUF  # a longer write to a pipe is not atomic and may block half-way
 _QUEUE_BYTES = 1 << 20  # ours; some thousand lines of either log
 _FLUSH_FOR = 1.0  # at exit
-_SAMPLE_FIRST, _SAMPLE_EVERY = 100, 100  # zap's production setting: per second and message (contract 8.2)
+_SAMPLING = (100, 100)  # zap's production setting: the first and every further, per second and message (contract 8.2)
 
 
 class Level(IntEnum):
@@ -46,6 +46,7 @@ _ZAP_LEVELS = {
     "dpanic": Level.CRITICAL, "panic": Level.ALERT, "fatal": Level.EMERGENCY,
 }  # fmt: skip
 _ZAP_NAMES = {level: name for name, level in _ZAP_LEVELS.items()}
+_ZAP_COLOURS = {Level.DEBUG: 35, Level.INFO: 34, Level.WARNING: 33}  # red for the others
 
 
 class Format(NamedTuple):
@@ -58,9 +59,10 @@ class Format(NamedTuple):
     name_key: str = "logger"
     message_key: str = "message"
     name: str = "queueproxy"
-    levels: str = "knative"  # or lowercase, capital
+    levels: str = "knative"  # or lowercase, capital, color, capitalColor
     times: str = "rfc3339nano"  # or iso8601, rfc3339, epoch, millis, nanos
     line_ending: str = "\n"
+    sampling: tuple[int, int] | None = _SAMPLING
 
     def encode(self, level: Level, message: str, fields: Mapping[str, object], wall_ns: int) -> bytes:
         """The whole line, shortened until it fits into one atomic write."""
@@ -95,7 +97,10 @@ class Format(NamedTuple):
     def _level(self, level: Level) -> str:
         if self.levels == "knative":
             return level.name
-        return _ZAP_NAMES[level].upper() if self.levels.startswith("capital") else _ZAP_NAMES[level]
+        name = _ZAP_NAMES[level].upper() if self.levels.startswith("capital") else _ZAP_NAMES[level]
+        if self.levels.lower().endswith("color"):
+            return f"\x1b[{_ZAP_COLOURS.get(level, 31)}m{name}\x1b[0m"
+        return name
 
     def _time(self, wall_ns: int) -> str | float | int:
         if self.times == "rfc3339nano":
@@ -192,7 +197,7 @@ class Log:
         self._fields = dict(fields or {})
         self._level = level
         self._format = format
-        self._sample = sample or _Sample()
+        self._sample = sample or _Sample(format.sampling)
         self.debug_on = level <= Level.DEBUG
 
     def __repr__(self) -> str:
@@ -240,21 +245,25 @@ class Log:
 
 
 class _Sample:
-    """The first hundred lines of a message in each second, then every hundredth."""
+    """The first hundred lines of a message in each second, then every hundredth; or what was configured."""
 
-    __slots__ = ("_counts", "_second")
+    __slots__ = ("_counts", "_second", "_setting")
 
-    def __init__(self) -> None:
+    def __init__(self, setting: tuple[int, int] | None) -> None:
+        self._setting = setting
         self._second = 0
         self._counts: dict[tuple[Level, str], int] = {}
 
     def passes(self, level: Level, message: str, wall_ns: int) -> bool:
+        if self._setting is None:
+            return True
+        first, every = self._setting
         second = wall_ns // 1_000_000_000
         if second != self._second:
             self._second = second
             self._counts.clear()
         count = self._counts[level, message] = self._counts.get((level, message), 0) + 1
-        return count <= _SAMPLE_FIRST or (count - _SAMPLE_FIRST) % _SAMPLE_EVERY == 0
+        return count <= first or (every > 0 and (count - first) % every == 0)
 
 
 def settings(config: str, level: str) -> tuple[Format, Level, int, str]:
@@ -269,7 +278,10 @@ def settings(config: str, level: str) -> tuple[Format, Level, int, str]:
             if not isinstance(zap, dict):
                 raise ValueError("not an object")
             format, fd = _zap_format(zap), _zap_output(zap)
-            threshold = _ZAP_LEVELS.get(str(zap.get("level", "")).lower(), threshold)
+            wanted = zap.get("level") or "info"
+            if not isinstance(wanted, str) or wanted.lower() not in _ZAP_LEVELS:
+                raise ValueError(f"unrecognized level: {wanted!r}")
+            threshold = _ZAP_LEVELS[wanted.lower()]
         except (ValueError, RecursionError) as error:
             format, fd = Format(name="fallback-logger.queueproxy"), 2
             warning = f"failed to parse SERVING_LOGGING_CONFIG, using the default: {error}"
@@ -281,16 +293,34 @@ def _zap_format(zap: Mapping[str, object]) -> Format:
     keys: dict[str, str] = {k: v for k, v in encoder.items() if isinstance(v, str)} if isinstance(encoder, dict) else {}
     levels = keys.get("levelEncoder", JSON.levels)
     times = keys.get("timeEncoder", JSON.times).lower()
+    encoding = zap.get("encoding", "json")
+    if encoding not in ("json", "console"):
+        raise ValueError(f"no encoder registered for name {encoding!r}")
     return Format(
-        console=zap.get("encoding") == "console",
+        console=encoding == "console",
         time_key=keys.get("timeKey", JSON.time_key),
         level_key=keys.get("levelKey", JSON.level_key),
         name_key=keys.get("nameKey", JSON.name_key),
         message_key=keys.get("messageKey", JSON.message_key),
-        levels=levels if levels in ("knative", "capital", "capitalColor") else "lowercase",
+        levels=levels if levels in ("knative", "capital", "capitalColor", "color") else "lowercase",
         times=times if times in ("rfc3339nano", "iso8601", "rfc3339", "millis", "nanos") else "epoch",
         line_ending=keys.get("lineEnding") or "\n",
+        sampling=_zap_sampling(zap),
     )
+
+
+def _zap_sampling(zap: Mapping[str, object]) -> tuple[int, int] | None:
+    if "sampling" not in zap:
+        return _SAMPLING
+    found = zap["sampling"]
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise ValueError("sampling is not an object")
+    first, every = found.get("initial", 0), found.get("thereafter", 0)
+    if type(first) is not int or type(every) is not int or first < 0 or every < 0:
+        raise ValueError("sampling needs whole numbers")
+    return first, every
 
 
 def _zap_output(zap: Mapping[str, object]) -> int:

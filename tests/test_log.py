@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from queueproxy import log as log_module
 from queueproxy.log import JSON, PLAIN, Format, Level, LineWriter, Log, settings
 
 WALL_NS = 1_795_347_502_007_000_009  # 2026-11-22T11:38:22.007000009Z
@@ -279,6 +280,44 @@ def test_one_message_in_a_storm_is_sampled(pipe: Pipe) -> None:
     assert len(seen) >= 300
 
 
+@pytest.mark.qp("QP-308")
+@pytest.mark.parametrize(
+    ("sampling", "written"),
+    [({"initial": 2, "thereafter": 3}, 5), ({"initial": 2}, 2), (None, 11)],
+    ids=["both", "nothing after", "off"],
+)
+def test_sampling_is_what_zap_was_told(pipe: Pipe, sampling: object, written: int) -> None:
+    format, *_ = settings(json.dumps({"sampling": sampling}), "")
+    sample = log_module._Sample(format.sampling)
+    assert sum(sample.passes(Level.INFO, "m", WALL_NS) for _ in range(11)) == written
+
+
+@pytest.mark.qp("QP-354")
+def test_a_line_longer_than_a_pipe_takes_does_not_stop_the_caller(pipe: Pipe) -> None:
+    writer = pipe.line_writer()
+    long = b"x" * 20_000 + b"\n"
+    assert writer.write(b"before\n") and writer.write(long) and writer.write(b"after\n")
+    assert pipe.read(20_014) == b"before\n" + long + b"after\n"
+    assert writer.flush(5.0)
+
+
+@pytest.mark.qp("QP-354")
+def test_what_waits_is_bounded_in_bytes_and_what_is_lost_in_lines(pipe: Pipe) -> None:
+    size = pipe.fill()
+    writer = pipe.line_writer()
+    piece = b"y" * 4094 + b"\n\n"
+    accepted = 0
+    while writer.write(piece, 2):
+        accepted += 1
+    assert accepted == (1 << 20) // len(piece) and writer.lost == 2
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read(size + accepted * len(piece))))
+    reader.start()
+    reader.join(20.0)
+    assert received[0][size:] == piece * accepted
+    assert writer.flush(5.0) and writer.write(piece, 2)
+
+
 @pytest.mark.qp("QP-308", "QP-309")
 def test_nothing_configured_is_knatives_default() -> None:
     assert settings("", "") == (JSON, Level.INFO, 2, "")
@@ -306,6 +345,8 @@ def test_the_example_of_config_logging() -> None:
         ({"levelEncoder": "capital"}, {"severity": "WARN"}),
         ({"levelEncoder": "lowercase"}, {"severity": "warn"}),
         ({"levelKey": "l", "messageKey": "msg", "nameKey": ""}, {"l": "WARNING", "msg": "m"}),
+        ({"levelEncoder": "capitalColor"}, {"severity": "\x1b[33mWARN\x1b[0m"}),
+        ({"levelEncoder": "color"}, {"severity": "\x1b[33mwarn\x1b[0m"}),
         ({"timeEncoder": "rfc3339"}, {"timestamp": "2026-11-22T11:38:22Z"}),
         ({"timeEncoder": "nanos"}, {"timestamp": WALL_NS}),
         ({"timeEncoder": "millis"}, {"timestamp": WALL_NS / 1e6}),
@@ -343,7 +384,14 @@ def test_the_level_variable_wins_when_it_is_one(config: str, level: str, expecte
 
 
 @pytest.mark.qp("QP-309")
-@pytest.mark.parametrize("config", ["{", "[]", "7", "[" * 100_000, '"x"'], ids=lambda text: text[:3])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{", "[]", "7", "[" * 100_000, '"x"', '{"level":"loud"}', '{"level":7}', '{"encoding":"xml"}', '{"encoding":7}',
+        '{"sampling":1}', '{"sampling":{"initial":-1}}', '{"sampling":{"thereafter":"x"}}',
+    ],
+    ids=lambda text: text[:24],
+)  # fmt: skip
 def test_a_broken_configuration_costs_a_warning_only(config: str) -> None:
     format, level, fd, warning = settings(config, "debug")
     assert (format.name, level, fd) == ("fallback-logger.queueproxy", Level.DEBUG, 2)
