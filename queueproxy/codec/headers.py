@@ -109,7 +109,8 @@ def remember_for_log() -> None:
     """From now on the headers that a request log asks for are kept at hand. Nobody pays for that before."""
     for name, kind in ((b"referer", REFERER), (b"traceparent", TRACEPARENT), (b"x-b3-traceid", X_B3_TRACEID)):
         _REQUEST[name] = kind
-        REQUEST_KINDS[name] = REQUEST_KINDS[name.title()] = kind
+        for spelling in {name, name.title(), *(met for met in REQUEST_KINDS if met.lower() == name)}:
+            REQUEST_KINDS[spelling] = kind
 
 
 def learn(kinds: dict[bytes, int], name: bytes) -> int:

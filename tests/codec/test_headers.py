@@ -103,3 +103,20 @@ def test_nominated_lines_are_removed_in_any_spelling_and_order_is_kept() -> None
     lines = [part for name in (b"A", b"X-Secret", b"B", b"x-SECRET", b"C") for part in (name, b": ", b"v", b"\r\n")]
     assert without(lines, [b"x-secret"])[::4] == [b"A", b"B", b"C"]
     assert without(lines, [b"other"]) == lines
+
+
+def test_what_a_request_log_asks_for_is_kept_only_once_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {b"referer": headers.REFERER, b"Traceparent": headers.TRACEPARENT, b"X-B3-Traceid": headers.X_B3_TRACEID}
+    odd = {b"REFERER": headers.REFERER, b"reFerer": headers.REFERER, b"traceParent": headers.TRACEPARENT}
+    bare = {name: kind for name, kind in headers._REQUEST.items() if kind not in asked.values()}
+    monkeypatch.setattr(headers, "_REQUEST", bare)
+    monkeypatch.setattr(
+        headers, "REQUEST_KINDS", kinds := {n: k for name, k in bare.items() for n in (name, name.title())}
+    )
+    assert [kinds.get(name) for name in asked] == [None] * 3
+    assert headers.learn(kinds, b"reFerer") == FORWARD
+    headers.remember_for_log()
+    assert {name: kinds[name] for name in asked} == asked
+    assert {name: kinds.get(name) or headers.learn(kinds, name) for name in odd} == odd
+    assert kinds[b"reFerer"] == headers.REFERER, "met before, and told anew"
+    assert max(asked.values()) <= headers.LAST_FORWARDED

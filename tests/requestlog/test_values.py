@@ -55,7 +55,7 @@ def test_fields_of_structs_keys_of_maps_and_methods() -> None:
 
 
 @pytest.mark.qp("QP-305")
-@pytest.mark.parametrize("receiver", [REVISION, b"text", 1, NilPointer("x.Y"), Strings([b"a"])], ids=str)
+@pytest.mark.parametrize("receiver", [REVISION, b"text", 1, NilPointer("x.Y"), Strings([b"a"])], ids=type_name)
 def test_what_is_not_there_is_an_error(receiver: Value) -> None:
     with pytest.raises(ExecutionError):
         field(receiver, "Nope")
