@@ -57,7 +57,8 @@ def probe(world: World, seconds: int) -> None:
     )
     assert [probed for probed in probes if probed.problem] == []
     assert {kind: queue.longest for kind, queue in queues.items() if queue.longest > 2} == {}
-    assert all(count > seconds / 4 for count in naps.values()), naps  # asleep between probes, not kept awake by them
+    # Asleep between probes, not kept awake by them; a busy machine may fail freezes and suspend them (FZ-066).
+    assert all(count > seconds / 10 for count in naps.values()), naps
 
 
 @pytest.mark.fz("FZ-098", "FZ-041", "FZ-045")

@@ -95,6 +95,8 @@ def measure_wakes(pods: Sequence[Pod], wakes: int) -> Wakes:
     pause = threading.Event()
     connections = [pod.node.connect(pod.ip, REQUEST) for pod in pods]
     try:
+        for pod in pods:
+            pod.ready()
         for connection in connections:
             first_byte(connection)  # the connection and everybody's code are warm
         while len(asleep) < wakes:
