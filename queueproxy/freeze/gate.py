@@ -69,7 +69,7 @@ class Gate:
 
     __slots__ = (
         "_arrived", "_ask", "_asked_at", "_depth", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_news",
-        "_observers", "_refusal", "_telling", "_timer", "_waiters", "is_open", "policy",
+        "_observers", "_refusal", "_telling", "_timer", "_unsure", "_waiters", "is_open", "policy",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,7 @@ class Gate:
         self._waiters: dict[Waiter, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: str | None = None
+        self._unsure: asyncio.TimerHandle | None = None
         self._depth = 0
         self.is_open = policy.is_open  # a request may be forwarded now; an attribute, read for every request
         self._ask: Ask | None = None
@@ -159,7 +160,23 @@ class Gate:
     def accept(self) -> None:
         """Requests are forwarded from now on."""
         self._refusal = None
-        self.is_open = self.policy.is_open
+        self.is_open = self.policy.is_open and self._unsure is None
+
+    def unsure(self, patience: float) -> None:
+        """Somebody may have put the app to sleep before we came: requests wait until `sure`, for `patience` seconds at
+        most (FZ-033, FZ-068)."""
+        self._unsure = self._loop.call_later(patience, self.sure)
+        self.is_open = False
+
+    def sure(self) -> None:
+        """It is known whether the app sleeps, or it will not be."""
+        if self._unsure is None:
+            return
+        self._unsure.cancel()
+        self._unsure = None
+        self.is_open = self.policy.is_open and self._refusal is None
+        if self.is_open:
+            self._release(lambda waiter: waiter.awake())
 
     def ready(self) -> None:
         """A real readiness probe succeeded: arms the policy (FZ-010)."""
@@ -206,6 +223,8 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._unsure is not None:
+            self._unsure.cancel()
         self._release(lambda waiter: waiter.refused(not_awake("shutting down")))
         self._tell()
 
@@ -226,7 +245,7 @@ class Gate:
 
     def _run(self, effects: Effects) -> None:
         """In order; what can be answered comes last, so an answer before `ask` returns is only a nested call."""
-        self.is_open = self.policy.is_open and self._refusal is None
+        self.is_open = self.policy.is_open and self._refusal is None and self._unsure is None
         self._depth += 1
         try:
             for effect in effects:
@@ -235,6 +254,7 @@ class Gate:
                 elif isinstance(effect, Ask):
                     self._put(effect)
                 elif effect is OPEN:
+                    self.sure()  # confirmed by the kernel: nothing is surer
                     self._release(lambda waiter: waiter.awake())
                 elif effect is DROP_POOL:
                     self._drop_pool()

@@ -26,6 +26,10 @@ from queueproxy.freeze.watch import GateWatch
 
 __all__ = ["FreezerCounts", "PodSleep", "SleepLog"]
 
+# Seconds. A sidecar that was restarted may find its app asleep: what arrives before it knows is held for the time of a
+# dial (0.1) and an answer, and then let through (D13). Over before a pod that is new can be ready.
+UNSURE_FOR = 0.15
+
 _DONE = {Rung.RUNNING: "The app runs again", Rung.THROTTLED: "The app is throttled", Rung.FROZEN: "The app is frozen"}
 _NOT_DONE = {
     Rung.RUNNING: "The app could not be woken",
@@ -92,7 +96,9 @@ class PodSleep:
         gate.disable("no freezer yet")
 
     def begin(self) -> None:
-        """Look for the freezer. Nothing waits for it (FZ-014)."""
+        """Look for the freezer. Nothing waits for it (FZ-014) but what arrives in the first moment."""
+        assert self._gate is not None
+        self._gate.unsure(UNSURE_FOR)
         self.client.begin()
 
     def terminate(self) -> None:
@@ -140,12 +146,14 @@ class PodSleep:
         self._counts.freezer_up = True
         self._log.info("The freezer is there", mechanism=mechanism)
         self._gate.enable()
+        self._loop.call_soon(self._gate.sure)  # after `found`, which is told in the same turn
 
     def down(self, reason: str) -> None:
         assert self._gate is not None
         self._counts.freezer_up = False
         self._log.warning("No freezer: the app stays awake", reason=reason)
         self._gate.disable(reason)
+        self._gate.sure()
 
     # -- the gate's observer
 

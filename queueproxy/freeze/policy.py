@@ -361,7 +361,7 @@ class IdlePolicy(Standing):
         self._lookout.configured(settings)
         self._hold.configured(settings)
         self._wish.configured(settings)
-        self._quick = not self._ladder.learns
+        self._quick = not (self._ladder.learns or self._hold.spent)
 
     def _allowed(self, why: str) -> Effects:
         """Sleep is possible as far as freezer and settings go."""

@@ -163,7 +163,8 @@ def test_a_hundred_requests_cost_one_thaw_and_go_on_together(pod: SleepyPod) -> 
         asked.wire.answer()
     assert {client.response().status for client in clients} == {200}
     assert [wish.wanted for wish in pod.freezer.puts][:2] == [Wanted.IDLE, Wanted.ACTIVE]
-    assert [wish.wanted for wish in pod.freezer.puts].count(Wanted.ACTIVE) == 1
+    # One thaw; on a busy machine it may be asked for again, under the same generation.
+    assert len({wish.generation for wish in pod.freezer.puts if wish.wanted is Wanted.ACTIVE}) == 1
 
 
 @pytest.mark.fz("FZ-033", "FZ-035", "FZ-036")
@@ -395,6 +396,7 @@ def test_an_app_that_restarted_is_left_awake_until_it_is_ready_again(tokens: Pat
         pod.origin.refuse()  # its process died
         pod.freezer.until(lambda: pod.freezer.rung is RUNNING)
         assert pod.freezer.puts[-1].reason == "app restarted"
+        pod.sidecar.heard("The app runs again")  # the freezer's word is one thing, that we have heard it another
         assert pod.sidecar.health().status == 503, "a real probe, of an app that runs"
         pod.origin.listen()
         pod.sidecar.whole_stat()  # twenty times its grace

@@ -339,6 +339,36 @@ def test_before_it_accepts_requests_are_refused_with_the_line_given(stage: Make)
     assert it.gate.is_open and it.arrives().told == []
 
 
+@pytest.mark.fz("FZ-033", "FZ-068")
+@pytest.mark.parametrize("told", ["sure", "nothing", "asleep", "shutting down"])
+def test_requests_wait_while_nobody_knows_whether_the_app_sleeps(stage: Make, told: str) -> None:
+    it = stage()
+    it.mechanism.silent = True
+    it.gate.unsure(0.15)
+    waiting = it.arrives()
+    it.gate.touched("x")
+    assert waiting.told == [] and not it.gate.is_open, "no event opens it"
+    if told == "sure":
+        it.gate.sure()
+        it.gate.sure()
+    elif told == "nothing":
+        it.loop.advance(0.14)
+        assert waiting.told == []
+        it.loop.advance(0.01)
+    elif told == "asleep":  # found so: it is woken, and only that opens
+        it.gate.adopted(7, Rung.FROZEN)
+        it.gate.sure()
+        it.loop.advance(0.15)
+        assert waiting.told == [] and not it.gate.is_open
+        it.mechanism.answer()
+    else:
+        it.gate.close()
+        assert isinstance(waiting.told[0], Failure)
+        return
+    assert waiting.told == ["awake"] and it.gate.is_open
+    assert it.arrives().told == []
+
+
 @pytest.mark.fz("FZ-028")
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
 def test_an_obstacle_found_keeps_it_awake_and_a_clear_look_lets_it_sleep(stage: Make, at_once: bool) -> None:
