@@ -1,4 +1,4 @@
-"""What the DaemonSet leaves the freezer is enough: no capabilities, a read-only root, of the cgroup tree only kubepods."""
+"""What the DaemonSet leaves the freezer is enough: no capabilities, a read-only root, kubepods alone of the cgroups."""
 
 import json
 import os
@@ -40,7 +40,8 @@ said = {"uid": os.geteuid(), "capabilities": capabilities()}
 async def move():
     tree = Tree.open(under=under)
     said["found"] = tree.found()
-    mover = PodMover(asyncio.get_running_loop(), tree, [ContainerFacts("app", container, "containerd")], uid, "burstable", adopt=None)
+    containers = [ContainerFacts("app", container, "containerd")]
+    mover = PodMover(asyncio.get_running_loop(), tree, containers, uid, "burstable", adopt=None)
     for rung in (Rung.FROZEN, Rung.RUNNING):
         moved = asyncio.get_running_loop().create_future()
         mover.move(rung, moved.set_result)
