@@ -12,6 +12,7 @@ from typing import Final
 
 # translate() answers with the same object when it changes nothing, the quickest way to ask whether a byte occurs.
 _PLAIN: Final = bytes(c if 32 <= c < 128 and c not in b"\\'\"<>&=" else c ^ 1 for c in range(256))
+_QUERY: Final = bytes(c ^ 1 if c not in b"=&" and _PLAIN[c] != c else c for c in range(256))
 _USUAL: Final = bytes(c if 32 <= c < 128 else c ^ 1 for c in range(256))
 _JS: Final = {c: f"\\u{c:04X}" for c in (*range(32), *b"<>&='")} | {ord("\\"): "\\\\", ord('"'): '\\"'}
 # The backslash first: the others bring new ones.
@@ -30,6 +31,8 @@ def js(text: bytes) -> bytes:
     """Inside a JavaScript or JSON string."""
     if text.translate(_PLAIN) is text:
         return text
+    if text.translate(_QUERY) is text:  # a URL with a query, most likely
+        return text.replace(b"&", b"\\u0026").replace(b"=", b"\\u003D")
     if text.translate(_USUAL) is text:
         for code, one, escape in _USUAL_ESCAPES:
             if code in text:  # by number: by bytes costs six times as much

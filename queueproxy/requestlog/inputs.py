@@ -177,9 +177,10 @@ class Input(Struct):
         special = self.head.special
         traceparent = special.get(TRACEPARENT)
         if traceparent:
-            parts = traceparent.split(b"-", 2)
-            if len(parts) >= 2:
-                return parts[1]
+            start = traceparent.find(b"-") + 1
+            if start:
+                end = traceparent.find(b"-", start)
+                return traceparent[start:] if end < 0 else traceparent[start:end]
         return special.get(X_B3_TRACEID, b"")
 
 

@@ -74,7 +74,14 @@ class RequestLog:
             line = self._render(input)
         except ExecutionError as error:
             line = self._fallback(input, error)
-        self._add(line)
+        if self._size + len(line) > _WAITING:
+            self._lost(1)
+            return
+        lines = self._lines
+        if not lines:
+            self._loop.call_soon(self.flush)
+        lines.append(line)
+        self._size += len(line)
 
     def _fallback(self, input: Input, error: ExecutionError) -> bytes:
         if not self._failed:
@@ -85,15 +92,6 @@ class RequestLog:
         )  # fmt: skip
 
     # -- getting it out
-
-    def _add(self, line: bytes) -> None:
-        if self._size + len(line) > _WAITING:
-            self._lost(1)
-            return
-        if not self._lines:
-            self._loop.call_soon(self.flush)
-        self._lines.append(line)
-        self._size += len(line)
 
     def flush(self) -> None:
         """Hands on what this turn of the loop brought."""
