@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from queueproxy.admin.routes import NOT_FOUND, Reply, autoscaler, is_drain, user_metrics
-from queueproxy.admin.server import AdminConnection, Handler, Respond
+from queueproxy.admin.server import HEAD_TIMEOUT, AdminConnection, Handler, Respond
 from queueproxy.clock import monotonic
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.config import Config, ConfigError, load
@@ -34,6 +34,7 @@ from queueproxy.metrics.stat import PERIOD, StatReport
 from queueproxy.metrics.window import Window
 from queueproxy.net.descriptors import raise_limit
 from queueproxy.net.listen import ListenFailed, listen
+from queueproxy.net.tlsport import TlsFailed, TlsPort
 from queueproxy.probes.readiness import Readiness
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import ProbeSpec, ProbeSpecError, decode
@@ -111,6 +112,7 @@ class Sidecar:
         )
         self.request_log = self._build_request_log()
         self.accept = acceptor(self.plane) if self.request_log is None else observe(self.plane, self.request_log)
+        self.tls = TlsPort(loop, config.certificates, config.tls, {"http/1.1": self.accept}, log)
         self._servers: dict[str, asyncio.Server] = {}
         self._admin: set[AdminConnection] = set()
         self._drain_waiters: list[Respond] = []
@@ -167,6 +169,9 @@ class Sidecar:
         """Serves until told to stop; the exit code."""
         try:
             await self._open_all()
+        except TlsFailed as error:
+            self._log.emergency(error.message, error=error.reason)
+            return 1
         except ListenFailed as error:
             self._log.error("Failed to bring up queue-proxy, shutting down.", error=str(error))
             return 1
@@ -186,6 +191,7 @@ class Sidecar:
 
     async def _open_all(self) -> None:
         ports = self._config.ports
+        await self.tls.open(ports.tls)  # first: what is wrong with a certificate is said before anybody is let in
         await self._open("main", ports.request, self.accept)
         await self._open("metrics", ports.autoscaler, self._side(self._autoscaler))
         await self._open("admin", ports.admin, self._side(self._wait_for_drain))
@@ -198,9 +204,7 @@ class Sidecar:
         self._servers[name] = await self._loop.create_server(factory, sock=sock)
         self._log.info(f"Starting http server {name}:{port}")
 
-    def _side(self, handler: Handler, head_timeout: float | None = None) -> Callable[[], asyncio.Protocol]:
-        if head_timeout is None:
-            return lambda: AdminConnection(handler, self._loop, self._admin)
+    def _side(self, handler: Handler, head_timeout: float = HEAD_TIMEOUT) -> Callable[[], asyncio.Protocol]:
         return lambda: AdminConnection(handler, self._loop, self._admin, head_timeout)
 
     async def _open_user_metrics(self) -> None:
@@ -318,6 +322,7 @@ class Sidecar:
         """The request listeners first; the side ports stay until the end (QP-290)."""
         self._log.info("Shutting down server: main")
         self._servers.pop("main").close()
+        self.tls.close()
         self.plane.idle_empty = self._emptied
         self.plane.close_idle()
         self._loop.call_soon(self._emptied)

@@ -48,7 +48,7 @@ SERVING_LOGGING_LEVEL: Final = "SERVING_LOGGING_LEVEL"
 # Sent, and of no use to the proxy itself: the node's address leads to the freezer, ROOT_CA is for extensions.
 HOST_IP: Final = "HOST_IP"
 ROOT_CA: Final = "ROOT_CA"
-# TLS, raw: bad values are fatal only when certificates are mounted (contract 1.4), so net/tls.py reads them.
+# TLS, raw: bad values are fatal only when certificates are mounted (contract 1.4), so net/tlsterms.py reads them.
 QUEUE_PROXY_TLS_MIN_VERSION: Final = "QUEUE_PROXY_TLS_MIN_VERSION"
 QUEUE_PROXY_TLS_MAX_VERSION: Final = "QUEUE_PROXY_TLS_MAX_VERSION"
 QUEUE_PROXY_TLS_CIPHER_SUITES: Final = "QUEUE_PROXY_TLS_CIPHER_SUITES"
@@ -58,9 +58,10 @@ QUEUE_PROXY_TLS_CURVE_PREFERENCES: Final = "QUEUE_PROXY_TLS_CURVE_PREFERENCES"
 OTEL_SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
 POD_NAME: Final = "POD_NAME"
 HOSTNAME: Final = "HOSTNAME"
-# Where tokens and annotations are mounted: fixed by the platform, moved by tests and by hand-made pods.
+# Where tokens, annotations and certificates are mounted: fixed by the platform, moved by tests and by hand-made pods.
 QUEUEPROXY_TOKENS: Final = "QUEUEPROXY_TOKENS"
 QUEUEPROXY_PODINFO: Final = "QUEUEPROXY_PODINFO"
+QUEUEPROXY_CERTIFICATES: Final = "QUEUEPROXY_CERTIFICATES"
 # Up to 1.9: the freezer daemon of old.
 CONCURRENCY_STATE_ENDPOINT: Final = "CONCURRENCY_STATE_ENDPOINT"
 CONCURRENCY_STATE_TOKEN_PATH: Final = "CONCURRENCY_STATE_TOKEN_PATH"  # noqa: S105 - a path, not a secret
@@ -138,6 +139,7 @@ class Config(NamedTuple):
     host_ip: str = ""
     root_ca: str = ""
     tls: TlsSettings = TlsSettings()
+    certificates: str = "/var/lib/knative/certs"  # the directory of tls.crt and tls.key
     observability: Observability = _ALL_OFF
     legacy_freezer: LegacyFreezer = LegacyFreezer()
     mounted: Mounted = Mounted()
@@ -192,6 +194,7 @@ def load(environ: Mapping[str, str]) -> Config:
             cipher_suites=env.text(QUEUE_PROXY_TLS_CIPHER_SUITES),
             curve_preferences=env.text(QUEUE_PROXY_TLS_CURVE_PREFERENCES),
         ),
+        certificates=env.text(QUEUEPROXY_CERTIFICATES) or Config._field_defaults["certificates"],
         observability=seen._replace(service_name=service_name, instance=instance),
         legacy_freezer=LegacyFreezer(env.text(CONCURRENCY_STATE_ENDPOINT), env.text(CONCURRENCY_STATE_TOKEN_PATH)),
         mounted=Mounted(
