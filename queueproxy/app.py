@@ -158,6 +158,7 @@ class Sidecar:
             drop_pool=self._before_sleep,
             look=sleep.look,
             observers=(sleep, watch),
+            patience=sleep.patience,
         )
         ports = self._config.ports
         sleep.attach(gate, watch, ports.user, set(ports) - {ports.user})

@@ -65,11 +65,13 @@ class Observer(Protocol):
 
 
 class Gate:
-    """drop_pool: closes idle connections to the app. look: searches for a reason not to sleep; None finds nothing."""
+    """drop_pool: closes idle connections to the app. look: searches for a reason not to sleep; None finds nothing.
+    patience: seconds that requests go on waiting once the fast thaws have failed; readiness fails meanwhile."""
 
     __slots__ = (
         "_arrived", "_ask", "_asked_at", "_depth", "_drop_pool", "_finished", "_look", "_loop", "_mechanism", "_news",
-        "_observers", "_refusal", "_telling", "_timer", "_unsure", "_waiters", "is_open", "policy",
+        "_observers", "_patience", "_refusal", "_refuse_at", "_telling", "_timer", "_unsure", "_waiters", "_why",
+        "is_open", "policy",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +83,7 @@ class Gate:
         drop_pool: Callable[[], None],
         look: Callable[[Look, Looked], None] | None = None,
         observers: Sequence[Observer] = (),
+        patience: float = 0.0,
     ) -> None:
         self.policy = policy
         self._loop = loop
@@ -94,6 +97,9 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: str | None = None
         self._unsure: asyncio.TimerHandle | None = None
+        self._patience = patience
+        self._refuse_at: asyncio.TimerHandle | None = None
+        self._why = ""  # the thaw failed last
         self._depth = 0
         self.is_open = policy.is_open  # a request may be forwarded now; an attribute, read for every request
         self._ask: Ask | None = None
@@ -141,7 +147,7 @@ class Gate:
         """Holds the request until the app runs; refused at once when it is known that it cannot be woken."""
         if self._refusal is not None:
             waiter.refused(not_ready(self._refusal))
-        elif self.policy.stuck:
+        elif self.policy.stuck and self._refuse_at is None:
             waiter.refused(not_awake("the app could not be woken"))
         else:
             self._waiters[waiter] = monotonic()
@@ -225,6 +231,7 @@ class Gate:
             self._timer = None
         if self._unsure is not None:
             self._unsure.cancel()
+        self._hope()
         self._release(lambda waiter: waiter.refused(not_awake("shutting down")))
         self._tell()
 
@@ -255,17 +262,37 @@ class Gate:
                     self._put(effect)
                 elif effect is OPEN:
                     self.sure()  # confirmed by the kernel: nothing is surer
+                    self._hope()
                     self._release(lambda waiter: waiter.awake())
                 elif effect is DROP_POOL:
                     self._drop_pool()
                 elif isinstance(effect, Look):
                     self._search(effect)
                 elif isinstance(effect, Refuse):
-                    failure = not_awake(f"the app could not be woken: {effect.detail}")
-                    self._release(lambda waiter, failure=failure: waiter.refused(failure))  # type: ignore[misc]
+                    self._despair(effect.detail)
         finally:
             self._depth -= 1
         self._rearm()
+
+    def _despair(self, why: str) -> None:
+        """The fast thaws have failed. Whoever waits does so until patience ends, once; later ones are not held."""
+        first, self._why = not self._why, why or "no reason was given"
+        if first and self._patience:
+            self._refuse_at = self._loop.call_later(self._patience, self._refuse)
+        elif self._refuse_at is None:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        self._refuse_at = None
+        failure = not_awake(f"the app could not be woken: {self._why}")
+        self._release(lambda waiter: waiter.refused(failure))
+
+    def _hope(self) -> None:
+        """The app runs."""
+        self._why = ""
+        if self._refuse_at is not None:
+            self._refuse_at.cancel()
+            self._refuse_at = None
 
     def _put(self, ask: Ask) -> None:
         now = monotonic()

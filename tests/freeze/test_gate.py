@@ -57,7 +57,7 @@ class Watch:
 class Stage:
     """A gate and everything around it."""
 
-    def __init__(self, look: Any = None, mechanism: bool = True, **settings: Any) -> None:
+    def __init__(self, look: Any = None, mechanism: bool = True, patience: float = 0.0, **settings: Any) -> None:
         self.clock = Clock()
         loop: Any = Loop(self.clock)
         self.loop: Loop = loop
@@ -72,6 +72,7 @@ class Stage:
             drop_pool=self._drop,
             look=look,
             observers=(self.watch,),
+            patience=patience,
         )
 
     def _drop(self) -> None:
@@ -235,6 +236,41 @@ def test_when_the_thaw_is_known_not_to_come_waiters_are_refused_and_later_ones_a
     it.mechanism.fails = False
     it.loop.advance(10.0)
     assert it.gate.is_open, "it goes on trying"
+
+
+@pytest.mark.fz("FZ-038", "FZ-046")
+@pytest.mark.parametrize("comes_back", [True, False], ids=["in time", "too late"])
+def test_with_patience_requests_wait_for_a_mechanism_that_is_away_and_readiness_does_not(
+    stage: Make, comes_back: bool
+) -> None:
+    it = stage(patience=10.0)
+    it.sleep()
+    it.mechanism.fails = True
+    first = it.arrives()
+    it.loop.advance(2.0)
+    assert it.policy.stuck, "readiness fails"
+    second = it.arrives()
+    it.loop.advance(6.0)
+    assert first.told == second.told == []
+    if comes_back:
+        it.mechanism.fails = False
+        it.gate.adopted(it.policy.generation, Rung.FROZEN)  # what a freezer that is back finds
+        assert first.told == second.told == ["awake"] and it.gate.is_open
+        it.gate.left(it.clock())
+        it.gate.left(it.clock())
+        it.loop.advance(5.0)
+        it.mechanism.fails = True  # and the next time it has the same patience
+        again = it.arrives()
+        it.loop.advance(9.0)
+        assert again.told == []
+        return
+    it.loop.advance(4.0)
+    assert isinstance(first.told[0], Failure) and isinstance(second.told[0], Failure)
+    assert first.told[0].status == 503
+    late = it.arrives()
+    assert isinstance(late.told[0], Failure), "nobody waits for what has not come in ten seconds"
+    it.gate.close()
+    assert it.loop.timers == 0
 
 
 @pytest.mark.fz("FZ-065")
