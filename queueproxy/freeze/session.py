@@ -155,7 +155,8 @@ class Session:
         if failed:
             return self._failed(now, fault, why)
         self.outage.rested(now)
-        return QUIET
+        # While the app sleeps: a freezer that leaves has thawed it. At once, but not to one that does nothing else.
+        return self._dial(now) if self.errand.held and now - self._dialled_at > 0.2 else QUIET
 
     def answered(self, now: float, status: int, body: bytes) -> Effects:
         """A whole answer to the oldest exchange that is out."""

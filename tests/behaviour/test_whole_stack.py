@@ -146,3 +146,13 @@ def test_without_a_freezer_requests_are_served_as_if_nothing_had_happened(stack:
     for _ in range(20):
         assert stack.sidecar.get("/").status == 200
     assert not stack.frozen
+
+
+@pytest.mark.fz("FZ-093", "FZ-014")
+def test_a_freezer_that_drains_leaves_apps_that_run_and_sidecars_that_know_it(stack: Stack) -> None:
+    stack.asleep()
+    assert stack.freezer.stop() == 0
+    assert not stack.frozen
+    began = time.monotonic()
+    assert stack.sidecar.get("/").status == 200
+    assert time.monotonic() - began < 1.0, "it did not wait for the next freezer"

@@ -143,7 +143,6 @@ def survive(rounds: int) -> None:
             pod.app.log.heard("sigterm", within=1.0)
 
 
-@pytest.mark.xfail(strict=True, reason="a sidecar refuses after 1.3 s what it could answer when its freezer is back")
 @pytest.mark.fz("FZ-038", "FZ-092")
 def test_a_request_waits_for_a_freezer_that_is_killed_and_comes_back_in_two_seconds() -> None:
     with World() as world, world.pod() as pod, ThreadPoolExecutor(1) as client:

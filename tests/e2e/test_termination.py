@@ -79,7 +79,6 @@ def test_a_freezer_that_is_told_to_stop_leaves_nobody_frozen(world: World) -> No
         assert first.ask("/").status == 200
 
 
-@pytest.mark.xfail(strict=True, reason="a sidecar whose freezer has thawed its app and left still believes it asleep")
 @pytest.mark.fz("FZ-093", "FZ-014")
 def test_a_request_between_two_freezers_is_answered(world: World) -> None:
     with world.pod() as pod:

@@ -54,6 +54,7 @@ ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 BACKLOG: Final = 1024
 COLLECT_AFTER: Final = 20_000  # objects; a call leaves no cycles behind
 _LEASE: Final = 30.0  # FZ-090
+_LINGER: Final = 1.0  # seconds after a drain in which sidecars may ask how things stand; they do so at once
 _CHORES_EVERY: Final = 1.0  # seconds: adopted pods that are no more, certificates that were renewed
 
 
@@ -202,11 +203,18 @@ class Freezer:
             self._end(1)
             return
         self._log.info("draining", asleep=self.ledger.held)
-        self.keeper.on_idle = lambda: self._end(0)
+        self.keeper.on_idle = self._emptied
         self._loop.call_later(self._config.drain_s, self._drained)
         self.keeper.drain()
         if not self.ledger.held:
             self._end(0)
+
+    def _emptied(self) -> None:
+        """Everything runs. Sidecars that were silent meanwhile still believe their apps asleep, and would hold requests
+        until the next freezer comes: hung up on, they ask again and hear that theirs runs."""
+        self.keeper.on_idle = None
+        self.port.hang_up()
+        self._loop.call_later(_LINGER, self._end, 0)
 
     def _drained(self) -> None:
         """The time is up."""

@@ -62,6 +62,7 @@ class Caller(Protocol):
     uid: str  # the pod it proved to speak for, "" before
 
     def drop(self) -> None: ...
+    def end(self) -> None: ...
 
     def __hash__(self) -> int: ...
 
@@ -136,6 +137,11 @@ class Port:
         self.sessions.forget(uid)
         for connection in [held for held in self.known if held.uid == uid]:
             connection.drop()
+
+    def hang_up(self) -> None:
+        """To everybody known, after what they are owed: they dial again and ask how things stand."""
+        for connection in list(self.known):
+            connection.end()
 
     def close(self) -> None:
         for connection in [*self.known, *self.strangers]:

@@ -334,7 +334,7 @@ class SidecarConnection(asyncio.Protocol):
             call = calls.popleft()
             transport.write(answer)
             if not call.keep:
-                self._end()
+                self.end()
                 return
         if was_full and len(calls) < DEPTH and not self._closing:
             self._port.loop.call_soon(self._resume)
@@ -360,7 +360,7 @@ class SidecarConnection(asyncio.Protocol):
             self._transport.write(
                 answer_bytes(problem.status, body, date=http_date(), content_type=_PROBLEM, connection=_CLOSE)
             )
-        self._end()
+        self.end()
 
     def _failed(self, error: Exception) -> None:
         self._port.errors += 1
@@ -379,7 +379,7 @@ class SidecarConnection(asyncio.Protocol):
         self._forget()
         self._transport.abort()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         self._forget()
         self._transport.close()
 
