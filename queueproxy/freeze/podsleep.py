@@ -62,8 +62,8 @@ class PodSleep:
     )  # fmt: skip
 
     patience = 10.0
-    """Seconds a request waits for a freezer that is away before it gets 503 (FZ-038). A DaemonSet's container is back in
-    two to five, and thaws before anything else; readiness fails after 1.3 all the same (FZ-046)."""
+    """Seconds a request waits for a freezer that is away before it gets 503 (FZ-038). A DaemonSet's container is back
+    in two to five, and thaws before anything else; readiness fails after 1.3 all the same (FZ-046)."""
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 A round kills the sidecar, the freezer, the app or containerd with SIGKILL at a random moment, now and then just after
 the app was told to end, and starts again what was killed. Requests are excused only while they were in a process that
-was killed, or meant for it before it was back. A request to a sleeping pod whose freezer stays away for longer than
-the sidecar is patient is refused with 503; these are counted apart. QUEUEPROXY_SEED replays a run; it is printed.
+was killed, or meant for it before it was back; while the freezer is away, sidecars have patience (FZ-038).
+QUEUEPROXY_SEED replays a run; it is printed.
 """
 
 import os
@@ -24,8 +24,6 @@ from tests.support.e2e_world import QUICK, World
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
 LEASE = 2.0
-PATIENCE = 1.3  # seconds that a sidecar waits for a thaw before it refuses (FZ-067)
-AGAIN = 5.0  # seconds at most from a refusal to its next attempt, even when the freezer is back earlier
 VICTIMS = ("sidecar", "freezer", "app", "containerd")
 
 
@@ -107,12 +105,6 @@ class Chaos:
             for name, since, until in self.excused
         )
 
-    def is_refused(self, request: Request) -> bool:
-        """The sidecar had given up on a freezer that was away, and had not tried again."""
-        return request.problem.startswith("503 the app could not be woken") and any(
-            request.began < back + AGAIN + PATIENCE and request.ended > since for since, back in self.outages
-        )
-
 
 def survive(rounds: int) -> None:
     seed = int(os.environ.get("QUEUEPROXY_SEED", random.randrange(1 << 32)))
@@ -123,14 +115,12 @@ def survive(rounds: int) -> None:
         with Load(pods, clients=2, pause=0.6) as load:  # an app sleeps about half of the time
             for _ in range(rounds):
                 chaos.round()
-        failed = [request for request in load.lost() if not chaos.is_excused(request)]
-        lost = [request for request in failed if not chaos.is_refused(request)]
+        lost = [request for request in load.lost() if not chaos.is_excused(request)]
         away = max((back - since for since, back in chaos.outages), default=0.0)
         print(
             f"{rounds} rounds, kills {dict(chaos.kills)}, {chaos.asleep} of a frozen pod, thawed at most "
             f"{chaos.longest_thaw:.2f} s after its sidecar died; freezer away for at most {away:.2f} s; "
-            f"{len(load.done)} requests, {len(load.lost())} failed, {len(failed) - len(lost)} refused for want of a "
-            f"freezer, {len(lost)} lost"
+            f"{len(load.done)} requests, {len(load.lost())} failed, {len(lost)} lost"
         )
         chaos.tell_if(lost)
         assert lost == []
