@@ -90,7 +90,7 @@ def test_openssl_finds_tls_1_3_alpn_and_no_wish_for_a_certificate(pod: Pod, pair
 
 
 @BOTH_LOOPS
-@pytest.mark.qp("QP-325", "QP-060")
+@pytest.mark.qp("QP-325")
 def test_curl_is_served_and_the_app_sees_a_plain_request(pod: Pod, certs: Path) -> None:
     url = f"https://data-plane.knative.dev:{PORT}/curl?x=1"
     command = ["curl", "-sS", "--max-time", "30", "--cacert", str(certs / "tls.crt"), "-w", " %{http_code}"]
