@@ -98,7 +98,8 @@ class Container:
             self.transition = self.leaf.freezer.freeze()
 
     def thaw(self) -> None:
-        if self.leaf is not None:
+        """At once where it is a plain freeze of ours, which a request waits for; else step by step."""
+        if self.leaf is not None and not self.leaf.freezer.thaw_at_once():
             self.transition = self.leaf.freezer.thaw()
 
     def drop(self) -> None:
