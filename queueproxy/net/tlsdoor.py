@@ -131,9 +131,10 @@ class TlsDoor:
     async def _shake(self, step: Doorstep) -> None:
         raw, context = step.transport, self._context()
         ours = TlsTransport(self._loop, raw)
-        spare = socket.socket(fileno=os.dup(raw.get_extra_info("socket").fileno()))
-        self._loop.call_soon(step.replay)  # runs before the handshake begins, which is scheduled next
+        spare: socket.socket | None = None
         try:
+            spare = socket.socket(fileno=os.dup(raw.get_extra_info("socket").fileno()))
+            self._loop.call_soon(step.replay)  # runs before the handshake begins, which is scheduled next
             inner = await self._loop.start_tls(
                 raw,
                 ours,
@@ -148,13 +149,14 @@ class TlsDoor:
                 raise ConnectionAbortedError("EOF")
             made = self._codecs.get(tls.selected_alpn_protocol() or FALLBACK) or self._codecs[FALLBACK]
             ours.connect(cast(asyncio.Transport, inner), made())
-        except (OSError, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # whatever it is, its place is given back
             raw.abort()
             self._tell(step, _reason(error))
-            if isinstance(error, ssl.SSLError):
+            if isinstance(error, ssl.SSLError) and spare is not None:
                 _send_alert(spare, context, step.hello)
         finally:
-            spare.close()
+            if spare is not None:
+                spare.close()
             self._shaking.pop(step, None)
             self._pump()
 

@@ -236,6 +236,28 @@ def test_a_client_is_told_why_not(run: Run, contexts: list[ssl.SSLContext]) -> N
 
 @LOOPS
 @pytest.mark.qp("QP-353")
+def test_without_descriptors_a_handshake_fails_and_gives_its_place_back(
+    run: Run, contexts: list[ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(fd: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    async def scene() -> None:
+        async with ends(lambda: contexts[0]) as here:
+            with monkeypatch.context() as short:
+                short.setattr(tlsdoor.os, "dup", none_left)
+                client = await here.bare(hello())
+                assert await client.ended() == b""
+            assert here.told.reasons == ["[Errno 24] Too many open files"]
+            assert "waiting=0 queued=0 shaking=0" in repr(here.door)
+            await here.client()
+            await until(lambda: len(here.made) == 1)
+
+    run(scene())
+
+
+@LOOPS
+@pytest.mark.qp("QP-353")
 def test_nothing_is_left_of_a_connection_without_the_collector(run: Run, contexts: list[ssl.SSLContext]) -> None:
     """A sidecar's collector looks every 20,000 objects; 200 KB per connection may not wait for it."""
 

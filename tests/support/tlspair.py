@@ -70,8 +70,10 @@ def client_context(*, alpn: Sequence[str] = ("http/1.1",), newest: str = "") -> 
 
 
 def shaken(wire: Wire, context: ssl.SSLContext | None = None) -> Wire:
-    """The same connection after a handshake; `sock` is then an SSLSocket."""
-    return Wire((context or client_context()).wrap_socket(wire.sock, server_hostname="data-plane.knative.dev"))
+    """The same connection after a handshake; `sock` is then an SSLSocket. An end without close_notify raises."""
+    context = context or client_context()
+    name = "data-plane.knative.dev"
+    return Wire(context.wrap_socket(wire.sock, server_hostname=name, suppress_ragged_eofs=False))
 
 
 def served(wire: Wire) -> bytes:
