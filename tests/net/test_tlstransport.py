@@ -114,12 +114,16 @@ def test_what_the_client_has_not_taken_is_counted_and_soon_too_much(run: Run, co
         async with ends(lambda: context) as here:
             client = await Thread(here).connected()
             server = await talker(here)
-            written = 0
+            written = deepest = 0
             while not server.full:
                 server.transport.write(b"z" * 16_384)
                 written += 16_384
                 await asyncio.sleep(0)
                 assert written < LARGE
+                below = server.transport._raw.get_write_buffer_size()
+                assert server.transport.get_write_buffer_size() >= below
+                deepest = max(deepest, below)
+            assert deepest, "TCP's buffer was in use before TLS's"
             assert 0 < server.transport.get_write_buffer_size() <= 4 * BUFFER
             server.transport.write(b"z" * LARGE)
             assert server.transport.get_write_buffer_size() > LARGE / 2
@@ -149,6 +153,7 @@ def test_the_end_waits_for_a_slow_reader(
                 assert len(await client.read(1000)) >= 1000
                 await asyncio.sleep(0.01)
                 assert not server.lost
+                assert not server.transport._raw.is_closing(), "what the client says is still read"
             rest = len(await client.read(LARGE))
             assert rest > LARGE - 10 * 66_536
             assert await client.read(1) == b"", "with close_notify"
