@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from queueproxy.admin.routes import NOT_FOUND, Reply, autoscaler, is_drain, user_metrics
+from queueproxy.admin.routes import NOT_FOUND, Reply, autoscaler, is_drain
 from queueproxy.admin.server import HEAD_TIMEOUT, AdminConnection, Handler, Respond
 from queueproxy.clock import monotonic
 from queueproxy.codec.http1 import RequestHead
@@ -38,12 +38,13 @@ from queueproxy.net.tlsport import TlsFailed, TlsPort
 from queueproxy.probes.readiness import Readiness
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import ProbeSpec, ProbeSpecError, decode
-from queueproxy.proxy.observed import Observer, observe
 from queueproxy.proxy.plane import Plane
-from queueproxy.proxy.server import acceptor
 from queueproxy.proxy.upstream import UNLIMITED_POOL, Pool
+from queueproxy.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    import ssl
+
     from queueproxy.freeze.podsleep import PodSleep
 
 COLLECT_AFTER = 20_000  # objects; a thousand waiting requests hold fewer
@@ -110,9 +111,11 @@ class Sidecar:
             drain=self.drain,
             log=log,
         )
-        self.request_log = self._build_request_log()
-        self.accept = acceptor(self.plane) if self.request_log is None else observe(self.plane, self.request_log)
+        self.plane.probe_asked = lambda who: self.pause.answered(who, "asleep" if policy.asleep else "awake")
+        self.telemetry = Telemetry(config, loop, log, self.plane, self.pause)
+        self.accept = self.telemetry.accept
         self.tls = TlsPort(loop, config.certificates, config.tls, {"http/1.1": self.accept}, log)
+        self._scrape_tls: ssl.SSLContext | None = None
         self._servers: dict[str, asyncio.Server] = {}
         self._admin: set[AdminConnection] = set()
         self._drain_waiters: list[Respond] = []
@@ -122,14 +125,6 @@ class Sidecar:
 
     def __repr__(self) -> str:
         return f"<Sidecar {self._config.serving.revision} {self.drain!r} {self.plane!r}>"
-
-    def _build_request_log(self) -> Observer | None:
-        wanted = self._config.observability.request_log
-        if not wanted.enabled:
-            return None
-        from queueproxy.requestlog.start import request_log  # only for those who want it: 15 ms and 1 MB
-
-        return request_log(wanted, self._config.serving, self._loop, self._log, self.recorder)
 
     def _find_freezer(self) -> PodSleep | None:
         """None without a token: freezing is not wanted, and nothing is ever asked for it (FZ-002)."""
@@ -182,6 +177,7 @@ class Sidecar:
         self._next_tick = monotonic() + PERIOD
         self._loop.call_later(PERIOD, self._tick)
         self._log.info("Starting queue-proxy")
+        self.telemetry.begin()
         if self.sleep is not None:
             self.sleep.begin()
         if self.sleep is not None or self._config.observability.request_metrics.protocol == "prometheus":
@@ -192,50 +188,39 @@ class Sidecar:
 
     async def _open_all(self) -> None:
         ports = self._config.ports
+        self._scrape_tls = self.telemetry.scrape_tls()
         await self.tls.open(ports.tls)  # first: what is wrong with a certificate is said before anybody is let in
         await self._open("main", ports.request, self.accept)
         await self._open("metrics", ports.autoscaler, self._side(self._autoscaler))
         await self._open("admin", ports.admin, self._side(self._wait_for_drain))
 
-    async def _open(self, name: str, port: int, factory: Callable[[], asyncio.Protocol], host: str = "") -> None:
+    async def _open(
+        self,
+        name: str,
+        port: int,
+        factory: Callable[[], asyncio.Protocol],
+        host: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         try:
             sock = listen(port, host)
         except ListenFailed as error:
             raise ListenFailed(f"{name} server failed to serve: {error}") from error
-        self._servers[name] = await self._loop.create_server(factory, sock=sock)
+        self._servers[name] = await self._loop.create_server(factory, sock=sock, ssl=tls)
         self._log.info(f"Starting http server {name}:{port}")
 
     def _side(self, handler: Handler, head_timeout: float = HEAD_TIMEOUT) -> Callable[[], asyncio.Protocol]:
         return lambda: AdminConnection(handler, self._loop, self._admin, head_timeout)
 
     async def _open_user_metrics(self) -> None:
-        page: Callable[[], bytes] | None = None
-
-        def handler(head: RequestHead, respond: Respond) -> None:
-            nonlocal page
-            refusal = user_metrics(head.method, head.target)
-            if refusal is not None:
-                respond(refusal)
-                return
-            # Imported for the first scrape: 24 ms that would otherwise delay the first health answer after a start.
-            from queueproxy.metrics.prometheus import CONTENT_TYPE, exposition
-
-            if page is None:
-                page = exposition(self.recorder, self.pause, self._queue_depth)
-            respond(Reply(200, page(), CONTENT_TYPE))
-
         settings = self._config.observability.request_metrics
+        page = self._side(self.telemetry.page(), USER_METRICS_HEAD_TIMEOUT)
         try:
-            await self._open(
-                "user-metrics", settings.port, self._side(handler, USER_METRICS_HEAD_TIMEOUT), settings.host
-            )
+            await self._open("user-metrics", settings.port, page, settings.host, self._scrape_tls)
         except ListenFailed as error:
             # Not fatal, and said where upstream says it (contract 1.4, QP-012).
             reason = str(error).partition("failed to serve: ")[2]
             os.write(1, f"metrics server error: {reason}\n".encode())
-
-    def _queue_depth(self) -> int | None:
-        return None if self.limit is None else self.limit.breaker.in_flight
 
     # -- side ports
 
@@ -304,7 +289,7 @@ class Sidecar:
             elif effect is Effect.GIVE_UP_HIJACKED:
                 self._log.warning("Hijack connection drain failed")
             elif effect is Effect.EXIT_NOW:
-                self.close_logs()
+                self.close_logs(at_once=True)
                 os._exit(1)  # a second signal means now (QP-013)
             elif effect is Effect.EXIT and not self._exit.done():
                 self._exit.set_result(0)
@@ -336,10 +321,9 @@ class Sidecar:
         elif plane.in_flight == plane.tunnels:
             self._carry_out(self.drain.emptied(now, hijacked=True))
 
-    def close_logs(self) -> None:
+    def close_logs(self, *, at_once: bool = False) -> None:
         """Last words."""
-        if self.request_log is not None:
-            self.request_log.close()
+        self.telemetry.close(at_once=at_once)
         self._log.close()
 
     async def close(self) -> None:

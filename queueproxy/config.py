@@ -11,7 +11,7 @@ Variables nobody knows are never an error: with service links enabled Kubernetes
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from queueproxy import observability
+from queueproxy import observability, otlp
 from queueproxy.env import ConfigError, Environment
 from queueproxy.observability import Observability
 from queueproxy.proxy.deadline import Timeouts
@@ -141,6 +141,7 @@ class Config(NamedTuple):
     tls: TlsSettings = TlsSettings()
     certificates: str = "/var/lib/knative/certs"  # the directory of tls.crt and tls.key
     observability: Observability = _ALL_OFF
+    export: otlp.Export = otlp.Export()
     legacy_freezer: LegacyFreezer = LegacyFreezer()
     mounted: Mounted = Mounted()
     notes: tuple[str, ...] = ()  # what was set and cannot be honoured, for the log
@@ -170,6 +171,7 @@ def load(environ: Mapping[str, str]) -> Config:
     h2_detection = env.boolean(ENABLE_HTTP2_AUTO_DETECTION)
     full_duplex = env.boolean(ENABLE_HTTP_FULL_DUPLEX)
     seen = observability.load(env, notes)
+    export = otlp.load(env, seen, notes)
     instance = env.text(POD_NAME) or env.text(HOSTNAME)
     service_name = (  # upstream's order of preference
         env.text(OTEL_SERVICE_NAME) or serving.service or serving.configuration or serving.revision or instance
@@ -196,6 +198,7 @@ def load(environ: Mapping[str, str]) -> Config:
         ),
         certificates=env.text(QUEUEPROXY_CERTIFICATES) or Config._field_defaults["certificates"],
         observability=seen._replace(service_name=service_name, instance=instance),
+        export=export,
         legacy_freezer=LegacyFreezer(env.text(CONCURRENCY_STATE_ENDPOINT), env.text(CONCURRENCY_STATE_TOKEN_PATH)),
         mounted=Mounted(
             env.text(QUEUEPROXY_TOKENS) or Mounted().tokens, env.text(QUEUEPROXY_PODINFO) or Mounted().podinfo

@@ -9,14 +9,15 @@ from queueproxy.metrics.window import Window
 class Recorder:
     """window feeds the autoscaler; invocations by status and refusals by reason feed people.
 
-    unlogged: lines of the request log that nobody could be made to read.
+    unlogged: lines of the request log that nobody could be made to read. bounds: of the durations, in seconds.
     """
 
-    __slots__ = ("arrived", "invocations", "refused", "retries", "unlogged", "window")
+    __slots__ = ("arrived", "bounds", "invocations", "refused", "retries", "unlogged", "window")
 
     def __init__(self, window: Window) -> None:
         self.window = window
         self.arrived = window.arrived  # bound once: called for every request
+        self.bounds: tuple[float, ...] = DURATIONS
         self.invocations: dict[int, Histogram] = {}
         self.refused: dict[str, int] = {}
         self.retries = 0
@@ -29,7 +30,7 @@ class Recorder:
         """One request that reached the app's side of the limiter ended. took: seconds (kn.serving.invocation)."""
         histogram = self.invocations.get(status)
         if histogram is None:
-            histogram = self.invocations[status] = Histogram(DURATIONS)  # at most 1,000: statuses have three digits
+            histogram = self.invocations[status] = Histogram(self.bounds)  # at most 1,000: statuses have three digits
         histogram.observe(took)
 
     def refuse(self, reason: str) -> None:

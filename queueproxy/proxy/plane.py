@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from queueproxy.codec.headers import K_NETWORK_PROBE, USER_AGENT
 from queueproxy.limit.gate import LimitGate
 from queueproxy.metrics.recorder import Recorder
-from queueproxy.proxy.classify import MARKED
+from queueproxy.proxy.classify import MARKED, NETWORK_PROBE, PROBE_AGENTS, Kind, OwnAnswer, probe_answer
 from queueproxy.proxy.deadline import Timeouts
 from queueproxy.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
+    from queueproxy.metrics.requests import HttpCounts
     from queueproxy.proxy.observed import Observer
     from queueproxy.proxy.server import ClientConnection
+    from queueproxy.proxy.traced import Tracer
     from queueproxy.proxy.upstream import Pool
 
 
@@ -60,11 +63,12 @@ class Plane:
     """limit is None without a limiter (CC = 0, QP-152). closing: connections end after their present answer.
 
     exchange: what a request is run by; another class when somebody observes (proxy.observed), so that nobody pays else.
+    http: counts of proxy.measured. tracer: of proxy.traced. probe_asked: told who asked, of each probe.
     """
 
     __slots__ = (
-        "closing", "connections", "drain", "exchange", "gate", "health", "idle_empty", "in_flight", "limit", "log",
-        "loop", "observer", "pool", "recorder", "shortest", "timeouts", "tunnels",
+        "closing", "connections", "drain", "exchange", "gate", "health", "http", "idle_empty", "in_flight", "limit",
+        "log", "loop", "observer", "pool", "probe_asked", "recorder", "shortest", "timeouts", "tracer", "tunnels",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +96,9 @@ class Plane:
         self.log = log
         self.exchange: type[Exchange] = Exchange
         self.observer: Observer | None = None
+        self.http: HttpCounts | None = None
+        self.tracer: Tracer | None = None
+        self.probe_asked: Callable[[str], None] | None = None
         self.closing = False
         self.in_flight = 0  # requests inside the chain, tunnels included; what shutdown waits for
         self.tunnels = 0  # of those, upgraded connections, which get 60 s more (QP-285)
@@ -112,13 +119,19 @@ class Plane:
         if exchange.kind is not MARKED:
             recorder = self.recorder
             recorder.window.left(now, exchange.proxied)
-            if reached:
+            if reached and not exchange.head.special.get(K_NETWORK_PROBE):  # a probe by its header (contract 3.6)
                 recorder.invoked(status, now - exchange.began_at)
         if exchange.slotted and self.limit is not None:
             self.limit.leave()
         self.gate.left(now)
         if self.idle_empty is not None and self.in_flight <= self.tunnels:
             self.idle_empty()
+
+    def probed(self, kind: Kind, special: dict[int, bytes]) -> OwnAnswer | None:
+        """A HEALTH or NETWORK_PROBE request is here; see `probe_answer`."""
+        if self.probe_asked is not None:
+            self.probe_asked("network" if kind is NETWORK_PROBE else _asker(special[USER_AGENT]))
+        return probe_answer(kind, special, self.drain.draining)
 
     @property
     def delivered(self) -> bool:
@@ -131,3 +144,11 @@ class Plane:
         for connection in list(self.connections):
             connection.close_if_idle()
         self.pool.close()
+
+
+def _asker(agent: bytes) -> str:
+    """Who sends health checks: one word for each of PROBE_AGENTS."""
+    return next(word for word, prefix in zip(_ASKERS, PROBE_AGENTS, strict=True) if agent.startswith(prefix))
+
+
+_ASKERS = ("kubelet", "activator", "autoscaler")

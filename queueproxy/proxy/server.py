@@ -18,7 +18,7 @@ from queueproxy.codec.headers import EXPECT
 from queueproxy.codec.http1 import HEAD, PAUSED, BadMessage, RequestHead, RequestReader
 from queueproxy.codec.response import NOSNIFF, answer_bytes, connection_line, refusal_bytes
 from queueproxy.errors import Failure, malformed_body
-from queueproxy.proxy.classify import MARKED, TRAFFIC, Kind, OwnAnswer, classify, health_answer, probe_answer
+from queueproxy.proxy.classify import MARKED, TRAFFIC, Kind, OwnAnswer, classify, health_answer
 from queueproxy.proxy.deadline import HEAD_TIMEOUT, LAST_WORDS, LINGER, due
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class ClientConnection(asyncio.Protocol):
     def _probe(self, head: RequestHead, kind: Kind) -> None:
         plane = self._plane
         keep = head.keep_alive and not plane.closing and head.body == 0
-        answer = probe_answer(kind, head.special, plane.drain.draining)
+        answer = plane.probed(kind, head.special)
         if answer is not None:
             self._done_here(head, answer, keep=keep)
         else:
@@ -397,4 +397,3 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.close()  # without an answer, as upstream
             else:
                 self._arm(self._started_at + HEAD_TIMEOUT, now)
-

@@ -1,0 +1,1 @@
+"""Where a request went and how long it stayed: W3C trace context and spans."""
