@@ -5,7 +5,7 @@ FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY queueproxy queueproxy
-RUN ["python", "-m", "pip", "install", "--no-cache-dir", "--no-compile", "--prefix=/install", ".[freezer]"]
+RUN ["python", "-m", "pip", "install", "--no-cache-dir", "--no-compile", "--prefix=/install", ".[freezer,telemetry]"]
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /install /usr/local

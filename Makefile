@@ -13,7 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 TOOLS := ip:iproute2 node:nodejs curl:curl nginx:nginx haproxy:haproxy containerd:containerd runc:runc
 NICE_TOOLS := wrk:wrk slowhttptest:slowhttptest
 PYTEST := $(BIN)/python -m pytest
-TWO_CORES := -n 2 --dist loadgroup
+# Four on two cores: most of the tests that take long wait, and those of one group run one after the other.
+WORKERS := -n 4 --dist loadgroup
 
 .PHONY: help demo demo-serve demo-node test test-fast test-long lint bench fuzz coverage-doc clean tools
 
@@ -30,10 +31,10 @@ demo-node: tools $(VENV)/.test ## two pods in real containers under a node freez
 	@PATH=$$PATH:/usr/sbin:/sbin $(BIN)/python examples/demo_node.py
 
 test: lint tools ## everything except the long tests
-	@$(PYTEST) $(TWO_CORES) -m "not long"
+	@$(PYTEST) $(WORKERS) -m "not long"
 
 test-fast: $(VENV)/.test ## under a minute; no root, no extra packages
-	@$(PYTEST) $(TWO_CORES) -m "not slow and not root and not long"
+	@$(PYTEST) $(WORKERS) -m "not slow and not root and not long"
 
 test-long: tools $(VENV)/.test ## the tests that take longer than a minute each
 	@$(PYTEST) -m long --timeout 1800 || [ $$? = 5 ]  # 5: there are none
