@@ -21,11 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from queueproxy.metrics.requests import SIZES
 from queueproxy.traces.context import parse
 from tests.support import captured
+from tests.support.authority import certificates
 from tests.support.collector import Received, attributes, grpc_collector, http_collector
 from tests.support.netns import NetworkNamespace, network_namespace
 from tests.support.origin import Origin
 from tests.support.rawhttp import PATIENCE
 from tests.support.sidecar import USER_METRICS, Pod, Sidecar, environment
+from tests.support.tlspair import made
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("telemetry")]
 
@@ -447,3 +449,41 @@ def test_every_captured_observability_setting_serves(name: str) -> None:
         tracing = json.loads(case.env["OBSERVABILITY_CONFIG"])["tracing"]["protocol"]
         assert bool(header(head, "traceparent")) is (tracing != "none")
         assert sidecar.listens(USER_METRICS) is (name.endswith("prometheus"))
+
+
+@pytest.mark.qp("QP-241")
+def test_the_page_over_tls_wants_a_certificate_of_its_clients(tmp_path: Path) -> None:
+    ca, certificate, key = certificates(tmp_path, ["127.0.0.1"])
+    client = made(tmp_path, "prometheus")
+    (tmp_path / "client.crt").write_bytes(client.certificate)
+    (tmp_path / "client.key").write_bytes(client.key)
+    prefix = "METRICS_PROMETHEUS_TLS_"
+    tls = {
+        f"{prefix}CERT": str(certificate), f"{prefix}KEY": str(key), f"{prefix}CLIENT_AUTH": "require",
+        f"{prefix}CLIENT_CA_FILE": f"{tmp_path}/client.crt",
+    }  # fmt: skip
+    document = config(metrics="prometheus")
+    with network_namespace() as namespace, pod_in(namespace, OBSERVABILITY_CONFIG=document, **tls):
+        url = f"https://127.0.0.1:{USER_METRICS}/metrics"
+        curl = ["curl", "-sS", "--max-time", "20", "--cacert", str(ca), url]
+        with_one = namespace.popen(
+            [*curl, "--cert", f"{tmp_path}/client.crt", "--key", f"{tmp_path}/client.key"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = with_one.communicate(timeout=PATIENCE)
+        assert b"kn_serving_pause_state" in out, err
+        without = namespace.popen(curl, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert without.communicate(timeout=PATIENCE)[0] == b"" and without.returncode != 0
+
+
+@pytest.mark.qp("QP-010", "QP-241")
+def test_half_a_certificate_ends_the_start() -> None:
+    with network_namespace() as namespace:
+        half = {"METRICS_PROMETHEUS_TLS_CERT": "/nowhere"}
+        sidecar = Sidecar(namespace, environment(OBSERVABILITY_CONFIG=config(metrics="prometheus"), **half))
+        try:
+            assert sidecar.ended(60) == 1
+            assert "must be set together" in str(sidecar.said("Failed to setup meter provider"))
+        finally:
+            sidecar.stop()

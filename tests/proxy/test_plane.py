@@ -49,3 +49,23 @@ def test_an_invocation_is_what_got_past_the_limiter() -> None:
         app.says(HELLO)
         assert {status: h.sum for status, h in wires.recorder.invocations.items()} == {200: pytest.approx(2.0)}
         wires.at_rest()
+
+
+@pytest.mark.fz("FZ-100")
+@pytest.mark.parametrize(
+    ("lines", "who"),
+    [
+        (b"User-Agent: kube-probe/1.31\r\nK-Network-Probe: queue\r\n", ["kubelet"]),
+        (b"User-Agent: Knative-Activator-Probe\r\nK-Network-Probe: queue\r\n", ["activator"]),
+        (b"User-Agent: Knative-Autoscaling-Probe\r\nK-Network-Probe: activator\r\n", ["autoscaler"]),
+        (b"K-Network-Probe: probe\r\nK-Network-Hash: h\r\n", ["network"]),
+        (b"User-Agent: curl\r\n", []),
+    ],
+    ids=["kubelet", "activator", "autoscaler", "network", "traffic"],
+)
+def test_who_probes_is_told(lines: bytes, who: list[str]) -> None:
+    with Wires() as wires:
+        asked: list[str] = []
+        wires.plane.probe_asked = asked.append
+        wires.client().says(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
+        assert asked == who

@@ -1,7 +1,7 @@
 """A collector in miniature: real OTLP receivers over HTTP and gRPC that keep the protobufs they were sent.
 
 `http_collector` is stdlib's server, `grpc_collector` is grpcio's; both decode with opentelemetry-proto and live in the
-network namespace they are opened in. What the first one answers is for the test to say.
+network namespace they are given. What the first one answers is for the test to say.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -88,7 +88,7 @@ def attributes(of: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def http_collector(namespace: NetworkNamespace) -> Iterator[Received]:
+def http_collector(namespace: NetworkNamespace | None = None) -> Iterator[Received]:
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -96,7 +96,7 @@ def http_collector(namespace: NetworkNamespace) -> Iterator[Received]:
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
-            kind = "metrics" if "metrics" in self.path else "traces"
+            kind = "traces" if "traces" in self.path else "metrics"
             message: Any = (
                 metrics_service_pb2.ExportMetricsServiceRequest()
                 if kind == "metrics"
@@ -122,7 +122,7 @@ def http_collector(namespace: NetworkNamespace) -> Iterator[Received]:
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A sidecar that ended is no news."""
 
-    with namespace.inside():
+    with namespace.inside() if namespace is not None else nullcontext():
         server = Server(("127.0.0.1", 0), Handler)
     received.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -136,7 +136,7 @@ def http_collector(namespace: NetworkNamespace) -> Iterator[Received]:
 
 
 @contextmanager
-def grpc_collector(namespace: NetworkNamespace) -> Iterator[Received]:
+def grpc_collector(namespace: NetworkNamespace | None = None) -> Iterator[Received]:
     received = Received()
 
     class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
@@ -149,7 +149,8 @@ def grpc_collector(namespace: NetworkNamespace) -> Iterator[Received]:
             received.take(request, "traces", {k: str(v) for k, v in context.invocation_metadata()}, "Trace/Export")
             return trace_service_pb2.ExportTraceServiceResponse()
 
-    with ThreadPoolExecutor(2) as threads, namespace.inside():
+    inside = namespace.inside() if namespace is not None else nullcontext()
+    with ThreadPoolExecutor(2) as threads, inside:
         server = grpc.server(threads)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
