@@ -52,32 +52,21 @@ OVERFLOW_ASKED: Final = Asked(OTHER, 0, "", "")
 
 
 class Series:
-    """took: seconds; received and sent: bytes of body, as the side that is counted sees them."""
+    """took: seconds; received and sent: bytes of body, as the side that is counted sees them.
 
-    __slots__ = ("received", "sent", "took")
+    asked: for a series of served requests, the one of the app that answered them with the same status.
+    """
+
+    __slots__ = ("asked", "received", "sent", "took")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.took = Histogram(bounds)
         self.received = Histogram(SIZES)
         self.sent = Histogram(SIZES)
+        self.asked: Series | None = None
 
     def __repr__(self) -> str:
         return f"<Series {self.took!r}>"
-
-    def observe(self, took: float, received: int, sent: int) -> None:
-        """One request. Written out: this runs for every one."""
-        histogram = self.took
-        histogram.counts[bisect_left(histogram.bounds, took)] += 1
-        histogram.sum += took
-        histogram = self.received
-        if received:
-            histogram.counts[bisect_left(SIZES, received)] += 1
-            histogram.sum += received
-        else:
-            histogram.counts[0] += 1
-        histogram = self.sent
-        histogram.counts[bisect_left(SIZES, sent)] += 1
-        histogram.sum += sent
 
 
 class HttpCounts:
@@ -109,29 +98,39 @@ class HttpCounts:
         took: float,
         received: int,
         sent: int,
+        asked_for: float = -1.0,
     ) -> None:
-        """A request of a client was answered. tag, default: Knative-Serving-Tag and -Default-Route as received."""
+        """A request of a client was answered. tag, default: Knative-Serving-Tag and -Default-Route as received.
+
+        asked_for: seconds until the app answered with that status, which saves a call of `ask`; negative: it did not.
+        Written out: this runs for every request.
+        """
         key = (method, status, host, minor, tag, default, secure)
         series = self._served.get(key)
         if series is None:
-            address, port = split_host(host or b"", "https" if secure else "http")
-            if (address, port) not in self._addresses:
-                if len(self._addresses) < WORDS_MAX:
-                    self._addresses.add((address, port))
-                else:
-                    address, port = OTHER, 0
-            labels = Served(
-                METHODS.get(method, OTHER), status, "https" if secure else "http", address, port, f"1.{minor}",
-                self._tag(tag, default),
-            )  # fmt: skip
-            if labels not in self.served and len(self.served) >= SERIES_MAX:
-                labels = OVERFLOW_SERVED
-            series = self.served.get(labels)
-            if series is None:
-                series = self.served[labels] = Series(self._bounds)
-            if len(self._served) < MEMO_MAX:
-                self._served[key] = series
-        series.observe(took, received, sent)
+            series = self._served_series(key)
+        histogram = series.took
+        histogram.counts[bisect_left(histogram.bounds, took)] += 1
+        histogram.sum += took
+        histogram = series.sent
+        histogram.counts[bisect_left(SIZES, sent)] += 1
+        histogram.sum += sent
+        asked = None
+        if asked_for >= 0.0:
+            asked = series.asked
+            if asked is None:
+                asked = series.asked = self._asked_series((method, status, "", tag, default, True))
+            histogram = asked.took
+            histogram.counts[bisect_left(histogram.bounds, asked_for)] += 1
+            histogram.sum += asked_for
+        if received:
+            series.received.observe(received)
+            if asked is not None:
+                asked.sent.observe(received)
+        else:
+            series.received.counts[0] += 1
+            if asked is not None:
+                asked.sent.counts[0] += 1
 
     def ask(
         self,
@@ -148,23 +147,41 @@ class HttpCounts:
         key = (method, status, error, tag, default, instrumented)
         series = self._asked.get(key)
         if series is None:
-            labels = Asked(METHODS.get(method, OTHER), status, error, self._tag(tag, default) if instrumented else "")
-            if labels not in self.asked and len(self.asked) >= SERIES_MAX:
-                labels = OVERFLOW_ASKED
-            series = self.asked.get(labels)
-            if series is None:
-                series = self.asked[labels] = Series(self._bounds)
-            if len(self._asked) < MEMO_MAX:
-                self._asked[key] = series
-        histogram = series.took
-        histogram.counts[bisect_left(histogram.bounds, took)] += 1
-        histogram.sum += took
-        histogram = series.sent
-        if sent:
-            histogram.counts[bisect_left(SIZES, sent)] += 1
-            histogram.sum += sent
-        else:
-            histogram.counts[0] += 1
+            series = self._asked_series(key)
+        series.took.observe(took)
+        series.sent.observe(sent)
+
+    def _served_series(self, key: tuple[bytes, int, bytes | None, int, bytes | None, bytes | None, bool]) -> Series:
+        method, status, host, minor, tag, default, secure = key
+        scheme = "https" if secure else "http"
+        address, port = split_host(host or b"", scheme)
+        if (address, port) not in self._addresses:
+            if len(self._addresses) < WORDS_MAX:
+                self._addresses.add((address, port))
+            else:
+                address, port = OTHER, 0
+        word = self._tag(tag, default)
+        labels = Served(METHODS.get(method, OTHER), status, scheme, address, port, f"1.{minor}", word)
+        if labels not in self.served and len(self.served) >= SERIES_MAX:
+            labels = OVERFLOW_SERVED
+        series = self.served.get(labels)
+        if series is None:
+            series = self.served[labels] = Series(self._bounds)
+        if len(self._served) < MEMO_MAX:
+            self._served[key] = series
+        return series
+
+    def _asked_series(self, key: tuple[bytes, int, str, bytes | None, bytes | None, bool]) -> Series:
+        method, status, error, tag, default, instrumented = key
+        labels = Asked(METHODS.get(method, OTHER), status, error, self._tag(tag, default) if instrumented else "")
+        if labels not in self.asked and len(self.asked) >= SERIES_MAX:
+            labels = OVERFLOW_ASKED
+        series = self.asked.get(labels)
+        if series is None:
+            series = self.asked[labels] = Series(self._bounds)
+        if len(self._asked) < MEMO_MAX:
+            self._asked[key] = series
+        return series
 
     def _tag(self, tag: bytes | None, default: bytes | None) -> str:
         word = route_tag(tag, default)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from queueproxy.clock import monotonic
 from queueproxy.codec.headers import DEFAULT_ROUTE, HOST, K_NETWORK_PROBE, TAG, USER_AGENT
-from queueproxy.codec.http1 import RequestHead
+from queueproxy.codec.http1 import RequestHead, RequestReader
 from queueproxy.errors import Failure
 from queueproxy.proxy.classify import MARKED, OwnAnswer
 from queueproxy.proxy.exchange import Exchange
@@ -81,26 +81,33 @@ class MeasuredExchange(ObservedExchange):
 
     def _finish(self, status: int, now: float = 0.0) -> None:
         now = now or monotonic()
-        ObservedExchange._finish(self, status, now)
-        counts = self.plane.http
+        plane = self.plane
+        if plane.observer is None:
+            Exchange._finish(self, status, now)
+        else:
+            ObservedExchange._finish(self, status, now)
+        counts = plane.http
         if counts is None:
             return
         head = self.head
         special = head.special
         tag, default = special.get(TAG), special.get(DEFAULT_ROUTE)
         ordinary = self.kind is not MARKED and not special.get(K_NETWORK_PROBE)
+        sent_at = self.sent_at
+        asked_for = (self.headed_at or now) - sent_at if sent_at else -1.0
         if ordinary:
             secure = self.client.tls is not None  # type: ignore[attr-defined]
+            same = status == self.app_status and self.tunnel is None
             counts.serve(
                 head.method, status, special.get(HOST), head.minor, tag, default, secure, now - self.began_at,
-                self.received, self.size,
+                self.received, self.size, asked_for if same else -1.0,
             )  # fmt: skip
-        sent_at = self.sent_at
+            if same:
+                return
         if sent_at:
             answered, error = (101, "") if self.tunnel is not None else (self.app_status, self.error)
-            took = (self.headed_at or now) - sent_at
             counts.ask(
-                head.method, answered, "" if answered else error, tag, default, ordinary, took, self.received
+                head.method, answered, "" if answered else error, tag, default, ordinary, asked_for, self.received
             )  # fmt: skip
 
 
@@ -108,6 +115,11 @@ class MeasuredConnection(ObservedConnection):
     """Counts what is answered here and is no probe by its headers: an agent that forgot K-Network-Probe (3.6)."""
 
     __slots__ = ()
+
+    def __init__(self, plane: Plane) -> None:
+        super().__init__(plane)
+        if plane.observer is None:
+            self._reader = RequestReader(self)  # nobody asks for the head as it came
 
     def _done_here(self, head: RequestHead, answer: OwnAnswer, *, keep: bool) -> None:
         asked = self._asked is head

@@ -1,11 +1,12 @@
 """Runs requests that are part of a trace: says to the app whose part, and leaves a `Trace` of those that are sampled.
 
-Used instead of its parents only where tracing is on. A request that is not sampled costs one random number and one
-header; nothing of OpenTelemetry's SDK runs for it, nor for one that is sampled (design D3).
+Used instead of its parents only where tracing is on. A request that is not sampled costs a slice of random digits and
+one header; nothing of OpenTelemetry's SDK runs for it, nor for one that is sampled (design D3).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from random import getrandbits
 from typing import Final
@@ -25,78 +26,107 @@ from queueproxy.codec.headers import (
 from queueproxy.proxy.classify import MARKED
 from queueproxy.proxy.exchange import Exchange
 from queueproxy.proxy.measured import MeasuredExchange
-from queueproxy.traces.context import Sampler, parse, retitle, traceparent
+from queueproxy.traces.context import SPAN, TRACE, Sampler, parse, retitle
 from queueproxy.traces.spans import LONGEST, Trace
 
-_SPAN: Final = (1 << 64) - 1
+_EACH: Final = TRACE + SPAN  # digits one request needs
+_STOCK: Final = 256 * _EACH  # digits made at once: one system call for 256 requests
 
 
 class Tracer:
     """sampler decides; put takes the traces of sampled requests and must not wait."""
 
-    __slots__ = ("put", "sampler")
+    __slots__ = ("_at", "_digits", "put", "sampler")
 
     def __init__(self, sampler: Sampler, put: Callable[[Trace], None]) -> None:
         self.sampler = sampler
         self.put = put
+        self._digits = b""
+        self._at = 0
 
     def __repr__(self) -> str:
         return f"<Tracer {self.sampler!r}>"
 
+    def digits(self) -> bytes:
+        """A trace id and a span id that nobody has had. That one is all zeros takes longer than the universe has."""
+        at = self._at
+        found = self._digits[at : at + _EACH]
+        if not found:
+            self._digits = os.urandom(_STOCK // 2).hex().encode()
+            at, found = 0, self._digits[:_EACH]
+        self._at = at + _EACH
+        return found
+
 
 class TracedExchange(MeasuredExchange):
-    """trace: the id of the trace it belongs to. span: of our span that the app sees. parent: the caller's span or 0."""
-
-    trace = 0
-    span = 0
-    parent = 0
-    sampled = False
-    admitted_at = 0.0
+    """A request that is not recorded, as long as `begin` does not find otherwise."""
 
     def begin(self) -> None:
         """Decides, tells the app, and goes on."""
         tracer = self.plane.tracer
         assert tracer is not None
+        digits = tracer.digits()
         head = self.head
         special = head.special
-        received = special.get(TRACEPARENT)
-        parent = None
-        if received is not None and not (special.get(K_NETWORK_PROBE) or special.get(K_KUBELET_PROBE)):
-            parent = parse(received)
-        bits = getrandbits(192)
-        span = self.span = bits & _SPAN or 1
-        if parent is None:
-            trace = bits >> 64 or 1
+        sampler = tracer.sampler
+        if TRACEPARENT in special:
+            self._continue(digits, sampler)
         else:
-            trace, self.parent = parent.trace, parent.span
-        self.trace = trace
-        sampled = self.sampled = tracer.sampler.samples(trace, parent)
-        value = traceparent(trace, span, sampled)
-        retitle(head.lines, received, value)
-        if received is None and self.plane.observer is not None and X_B3_TRACEID not in special:
-            special[TRACEPARENT] = value  # the request log's trace id: ours where the caller brought none
-        MeasuredExchange.begin(self)
+            if digits[SPAN:TRACE] < sampler.bound:
+                value = b"00-%b-%b-01" % (digits[:TRACE], digits[TRACE:])
+                self._record(digits[:TRACE], digits[TRACE:], b"")
+            else:
+                value = b"00-%b-%b-00" % (digits[:TRACE], digits[TRACE:])
+            head.lines += (b"traceparent", b": ", value, b"\r\n")
+            if self.plane.observer is not None and X_B3_TRACEID not in special:
+                special[TRACEPARENT] = value  # the request log's trace id: ours where the caller brought none
+        Exchange.begin(self)
+
+    def _continue(self, digits: bytes, sampler: Sampler) -> None:
+        """There is a traceparent: of a caller, or of a probe or somebody without sense, who do not count."""
+        special = self.head.special
+        received = special[TRACEPARENT]
+        probe = special.get(K_NETWORK_PROBE) or special.get(K_KUBELET_PROBE)
+        parent = None if probe else parse(received)
+        trace, span = digits[:TRACE] if parent is None else parent.trace, digits[TRACE:]
+        sampled = sampler.samples(trace, parent)
+        retitle(self.head.lines, received, b"00-%b-%b-0%d" % (trace, span, sampled))
+        if sampled:
+            self._record(trace, span, b"" if parent is None else parent.span)
+
+    def _record(self, trace: bytes, span: bytes, parent: bytes) -> None:
+        # The class is the flag: what only recorded requests do is not asked of the others at every step.
+        self.__class__ = RecordedExchange
+        self.trace, self.span, self.parent = trace, span, parent
+
+
+class RecordedExchange(TracedExchange):
+    """trace, span: the ids the app was told. parent: the caller's span, b"" for none."""
+
+    trace = b""
+    span = b""
+    parent = b""
+    admitted_at = 0.0
 
     def admitted(self) -> None:
-        if self.sampled:
-            self.admitted_at = monotonic()
+        self.admitted_at = monotonic()
         Exchange.admitted(self)
 
     def _finish(self, status: int, now: float = 0.0) -> None:
         now = now or monotonic()
         MeasuredExchange._finish(self, status, now)
         tracer = self.plane.tracer
-        if not self.sampled or tracer is None:
+        if tracer is None:
             return
         head, client = self.head, self.client
         special = head.special
         port = client.remote.rpartition(b":")[2]  # type: ignore[attr-defined]
         tracer.put(
             Trace(
-                trace=self.trace,
-                span=self.span,
+                trace=int(self.trace, 16),
+                span=int(self.span, 16),
                 others=getrandbits(256),
-                parent=self.parent,
+                parent=int(self.parent or b"0", 16),
                 server=not (special.get(K_NETWORK_PROBE) or special.get(K_KUBELET_PROBE)),
                 proxied=self.kind is not MARKED,
                 limited=self.plane.limit is not None,

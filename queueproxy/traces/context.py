@@ -3,24 +3,30 @@
 Theory of operation. A request either continues the trace its `traceparent` names or begins one. Whether it is recorded
 is the sampler's word: the caller's decision where it is parent-based and there is a caller, else a fixed fraction of
 trace ids, the same ids in every process (the id's lower 63 significant bits against a bound, as Go's and Python's SDK
-do it). Recorded or not, the app is told the trace and our span, so that its own spans find their parent. All of this is
-integer work on one random number; no SDK is involved (design D3).
+do it). Recorded or not, the app is told the trace and our span, so that its own spans find their parent.
+
+Ids stay what they are on the wire, hexadecimal bytes: equal lengths compare as numbers do, and nothing has to be
+converted for a request that is not recorded. No SDK is involved (design D3).
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-SAMPLED: Final = 1
+TRACE: Final = 32  # digits
+SPAN: Final = 16
 _LENGTH: Final = 55  # 00-<32>-<16>-<2>
-_HEX: Final = frozenset(b"0123456789abcdef")
+_DIGITS: Final = b"0123456789abcdef"
+_ODD: Final = frozenset(b"13579bdf")  # last digits of flags with the lowest bit, "sampled"
+_NO_TRACE: Final = b"0" * TRACE
+_NO_SPAN: Final = b"0" * SPAN
 
 
 class Parent(NamedTuple):
-    """What a valid traceparent says."""
+    """What a valid traceparent says; ids as they came."""
 
-    trace: int
-    span: int
+    trace: bytes
+    span: bytes
     sampled: bool
 
 
@@ -28,45 +34,44 @@ def parse(value: bytes) -> Parent | None:
     """A `traceparent` field; None for one that is not valid (W3C Trace Context 3.2.2): it counts for nothing."""
     if len(value) < _LENGTH or value[2] != 45 or value[35] != 45 or value[52] != 45:
         return None
+    # What is left without the digits are the three dashes.
+    if value[:_LENGTH].translate(None, _DIGITS) != b"---":
+        return None
     version = value[:2]
     if version != b"00":
         # A later version may carry more after a dash; 255 is forbidden.
-        if version == b"ff" or not _HEX.issuperset(version) or (len(value) > _LENGTH and value[_LENGTH] != 45):
+        if version == b"ff" or (len(value) > _LENGTH and value[_LENGTH] != 45):
             return None
     elif len(value) != _LENGTH:
         return None
-    digits = value[3:35] + value[36:52] + value[53:55]
-    if not _HEX.issuperset(digits):
+    trace, span = value[3:35], value[36:52]
+    if trace == _NO_TRACE or span == _NO_SPAN:
         return None
-    trace, span = int(digits[:32], 16), int(digits[32:48], 16)
-    if not trace or not span:
-        return None
-    return Parent(trace, span, bool(int(digits[48:], 16) & SAMPLED))
-
-
-def traceparent(trace: int, span: int, sampled: bool) -> bytes:
-    """The field's value."""
-    return b"00-%032x-%016x-0%d" % (trace, span, sampled)
+    return Parent(trace, span, value[54] in _ODD)
 
 
 class Sampler:
-    """ratio of the traces that begin here; parent_based: a caller's decision is ours."""
+    """ratio of the traces that begin here; parent_based: a caller's decision is ours.
 
-    __slots__ = ("_bound", "parent_based", "ratio")
+    bound: a trace that begins here is kept when the lower half of its id is below.
+    """
+
+    __slots__ = ("bound", "parent_based", "ratio")
 
     def __init__(self, ratio: float, *, parent_based: bool) -> None:
         self.ratio = min(1.0, max(0.0, ratio))
         self.parent_based = parent_based
-        self._bound = int(self.ratio * (1 << 63))
+        below = int(self.ratio * (1 << 63)) << 1
+        self.bound = b"g" if below >> 64 else b"%016x" % below  # "g" is above every digit
 
     def __repr__(self) -> str:
         return f"<Sampler {self.ratio:g}{' parent-based' if self.parent_based else ''}>"
 
-    def samples(self, trace: int, parent: Parent | None) -> bool:
+    def samples(self, trace: bytes, parent: Parent | None) -> bool:
         """parent: None where the trace begins."""
         if parent is not None and self.parent_based:
             return parent.sampled
-        return (trace & 0xFFFFFFFFFFFFFFFF) >> 1 < self._bound
+        return trace[SPAN:] < self.bound
 
 
 def retitle(lines: list[bytes], received: bytes | None, value: bytes) -> None:

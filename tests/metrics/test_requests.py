@@ -117,3 +117,15 @@ def test_a_client_cannot_pretend_to_a_fourth_word_of_ours() -> None:
     for number in range(2 * WORDS_MAX):
         served(counts, tag=b"kn:%d" % number)
     assert len({labels.tag for labels in counts.served}) == WORDS_MAX + 1
+
+
+@pytest.mark.qp("QP-232")
+def test_an_app_that_answered_with_the_same_status_is_counted_in_one_go() -> None:
+    counts = HttpCounts()
+    for received in (0, 12):
+        counts.serve(b"GET", 200, b"a", 1, b"blue", None, False, 0.3, received, 5, 0.1)
+    counts.ask(b"GET", 200, "", b"blue", None, True, 0.1, 3)
+    ((labels, series),) = counts.asked.items()
+    assert labels == Asked("GET", 200, "", "blue")
+    assert (series.took.count, series.took.sum) == (3, pytest.approx(0.3))
+    assert (series.sent.count, series.sent.sum, series.sent.counts[0]) == (3, 15, 1)

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from queueproxy.codec import headers
+from queueproxy.codec.http1 import RequestHead
 from queueproxy.proxy.measured import measure
 from queueproxy.proxy.traced import TracedExchange, Tracer
 from queueproxy.traces.context import Parent, Sampler, parse
@@ -59,6 +60,10 @@ def told(head: bytes) -> Parent:
     return found
 
 
+def number(digits: bytes) -> int:
+    return int(digits, 16)
+
+
 @pytest.mark.qp("QP-239")
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
 def test_a_request_without_a_trace_begins_one(ratio: float) -> None:
@@ -68,7 +73,9 @@ def test_a_request_without_a_trace_begins_one(ratio: float) -> None:
         seen = told(app.got())
         app.says(HELLO)
         assert seen.sampled is (ratio == 1.0)
-        assert [(t.trace, t.span, t.parent) for t in wires.left] == ([(seen.trace, seen.span, 0)] if ratio else [])
+        assert [(t.trace, t.span, t.parent) for t in wires.left] == (
+            [(number(seen.trace), number(seen.span), 0)] if ratio else []
+        )
 
 
 @pytest.mark.qp("QP-239")
@@ -83,7 +90,7 @@ def test_a_caller_is_followed_and_the_app_sees_our_span(sampled: bytes) -> None:
         assert (seen.trace, seen.sampled) == (caller.trace, caller.sampled) and seen.span != caller.span
         assert b"tracestate: a=b\r\n" in head
         app.says(HELLO)
-        assert [t.parent for t in wires.left] == ([caller.span] if sampled == b"1" else [])
+        assert [t.parent for t in wires.left] == ([number(caller.span)] if sampled == b"1" else [])
 
 
 @pytest.mark.qp("QP-239")
@@ -107,7 +114,7 @@ def test_a_probe_by_its_headers_begins_a_trace_without_a_server_span(line: bytes
         app = wires.dialled()
         seen = told(app.got())
         app.says(HELLO)
-        assert not PARENT.startswith(b"00-%032x" % seen.trace)
+        assert seen.trace not in PARENT
         assert [(t.server, t.proxied, t.parent) for t in wires.left] == [(False, proxied, 0)]
 
 
@@ -163,7 +170,7 @@ def test_a_repeated_request_keeps_its_span() -> None:
         again = wires.dialled()
         assert told(again.got()) == first
         again.says(HELLO)
-        assert len(wires.left) == 2 and wires.left[1].span == first.span
+        assert len(wires.left) == 2 and wires.left[1].span == number(first.span)
 
 
 @pytest.mark.fz("FZ-105")
@@ -178,3 +185,35 @@ def test_what_a_request_waited_for_the_thaw_is_part_of_its_trace() -> None:
         wires.dialled().says(HELLO)
         (trace,) = wires.left
         assert (trace.thaw_wait, trace.sent_at - trace.began_at) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+@pytest.mark.qp("QP-239")
+def test_no_two_requests_share_an_id() -> None:
+    tracer = Tracer(Sampler(0, parent_based=True), lambda trace: None)
+    found = [tracer.digits() for _ in range(1000)]
+    assert {len(digits) for digits in found} == {48}
+    assert len({digits[:32] for digits in found}) == len({digits[32:] for digits in found}) == 1000
+
+
+@pytest.mark.qp("QP-306")
+@pytest.mark.parametrize(
+    ("lines", "logged"),
+    [([], True), ([b"X-B3-TraceId: 5"], False), ([b"traceparent: 00-x"], False)],
+    ids=["none", "b3", "malformed"],
+)
+def test_the_request_log_is_given_our_trace_where_the_caller_brought_none(lines: list[bytes], logged: bool) -> None:
+    class Ears:
+        heard: bytes | None = None
+
+        def finished(self, client: object, head: RequestHead, *rest: object) -> None:
+            Ears.heard = head.special.get(headers.TRACEPARENT)
+
+        def close(self) -> None: ...
+
+    with traced() as wires:
+        wires.plane.observer = Ears()
+        wires.client().says(request(*lines))
+        app = wires.dialled()
+        seen = told(app.got())
+        app.says(HELLO)
+        assert (Ears.heard is not None and seen.trace in Ears.heard) is logged
