@@ -276,7 +276,7 @@ class Session:
 
     def _refused(self, now: float, out: Out, refusal: Refusal) -> Effects:
         """Anything but 200 to a PUT."""
-        if refusal.status in (401, 403):
+        if refusal.status in (401, 403) or refusal.problem is Problem.DRAINING:
             return self._turned_away(now, refusal)
         self._answering()
         errand, view = self.errand, refusal.view

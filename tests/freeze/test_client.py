@@ -386,7 +386,7 @@ def test_an_answer_in_single_bytes_is_an_answer(play: Callable[..., None], freez
 
 @pytest.mark.fz("FZ-062", "FZ-065")
 @pytest.mark.parametrize(
-    "which", [Problem.NOT_CONFIRMED, Problem.DRAINING, Problem.NOT_READY, Problem.RATE_LIMITED, Problem.TERMINAL],
+    "which", [Problem.NOT_CONFIRMED, Problem.NOT_READY, Problem.RATE_LIMITED, Problem.TERMINAL],
     ids=lambda which: which.kind,
 )  # fmt: skip
 def test_a_refused_freeze_has_failed_and_the_connection_stays(

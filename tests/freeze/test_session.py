@@ -247,12 +247,23 @@ def test_a_freezer_that_counts_further_is_followed_but_not_for_ever() -> None:
 
 
 @pytest.mark.fz("FZ-062")
-@pytest.mark.parametrize("problem", [Problem.NOT_CONFIRMED, Problem.DRAINING, Problem.TERMINAL, Problem.NOT_FOUND])
+@pytest.mark.parametrize("problem", [Problem.NOT_CONFIRMED, Problem.TERMINAL, Problem.NOT_FOUND])
 def test_a_refusal_is_an_answer_and_the_freezer_stays(problem: Problem) -> None:
     script = greeted()
     script.tell("asked", FROZEN, 1, "")
     assert script.refuse(problem, View(RUNNING, 0)) == (Told(1, None, "refused: why"),)
     assert script.session.phase is Phase.READY and script.session.up
+
+
+@pytest.mark.fz("FZ-093", "FZ-065")
+def test_a_freezer_that_is_stopping_is_gone_and_its_successor_is_news() -> None:
+    """Were it only a failed freeze, the app would stay awake under the successor until its next request."""
+    script = greeted()
+    script.tell("asked", FROZEN, 1, "")
+    assert script.refuse(Problem.DRAINING, View(RUNNING, 0)) == (HANG_UP, Down("refused: why"))
+    assert script.tell("asked", RUNNING, 2, "") == (DIAL,)
+    assert script.tell("connected") == (wish(Wanted.ACTIVE, 2, ""),)
+    assert script.answer(View(RUNNING, 2)) == (Up(""), Told(2, RUNNING, ""))
 
 
 # === Sleep. ===

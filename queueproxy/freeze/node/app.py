@@ -96,9 +96,7 @@ class Freezer:
             self.cluster, identity.audience, rules.node, log, lambda claims: door.screen(claims),
             fresh_for=identity.cache_s,
         )  # fmt: skip
-        self.inventory = Pods(
-            self.cluster, rules, config.defaults, log, known=self.keeper.known, gone=self.keeper.gone
-        )
+        self.inventory = Pods(self.cluster, rules, config.defaults, log, known=self.keeper.known, gone=self.keeper.gone)
         door = Entrance(
             self.reviewer, self.inventory, self.keeper.adopted, self.limits, log,
             audience=identity.audience, node=rules.node, check_peer=identity.check_peer,

@@ -361,4 +361,3 @@ class Keeper:
         for mover in self._movers.values():
             mover.close()
         self._movers.clear()
-

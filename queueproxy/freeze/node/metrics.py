@@ -46,9 +46,7 @@ def _timing(family: HistogramMetricFamily, value: str, timing: Timing) -> None:
 class FreezerCollector(Collector):
     """Reads the parts of one freezer when scraped."""
 
-    def __init__(
-        self, ledger: Ledger, book: Book, port: Port, limits: Limits, reviewer: Reviewer, pods: Pods
-    ) -> None:
+    def __init__(self, ledger: Ledger, book: Book, port: Port, limits: Limits, reviewer: Reviewer, pods: Pods) -> None:
         self._ledger = ledger
         self._book = book
         self._port = port

@@ -269,7 +269,7 @@ def test_what_happened_is_in_the_metrics(freezer: FreezerProcess, asleep: tuple[
     assert value('freezer_answer_duration_seconds_count{wanted="active"}') >= 1
     assert value('freezer_calls_total{call="state",status="200"}') >= 2
     assert value('freezer_asleep_seconds_total{state="frozen"}') > 0
-    assert value('freezer_internal_errors_total') == 0
+    assert value("freezer_internal_errors_total") == 0
     assert value("freezer_watch_stale_seconds") == 0
     assert value("process_resident_memory_bytes") < 200e6
 
@@ -320,9 +320,7 @@ def test_what_is_adopted_and_not_renewed_runs_when_its_one_lease_is_over(
 
 
 @pytest.mark.fz("FZ-064", "FZ-092")
-def test_thaws_and_renewals_need_no_api_server_even_after_a_restart(
-    node: Node, tmp_path: Path
-) -> None:
+def test_thaws_and_renewals_need_no_api_server_even_after_a_restart(node: Node, tmp_path: Path) -> None:
     with ApiServer() as api, FreezerProcess(api, node, tmp_path) as freezer:
         freezer.start()
         first, second = freezer.add_pod(), freezer.add_pod()

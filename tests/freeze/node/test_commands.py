@@ -60,9 +60,7 @@ def test_watching_wants_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "draws on a terminal" in capsys.readouterr().err
 
 
-def test_status_finds_the_freezer_through_its_configuration(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_finds_the_freezer_through_its_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "freezer.toml"
     for operators, called in (("127.0.0.1:1", "127.0.0.1:1"), ("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1")):
         config.write_text(GOOD.replace("127.0.0.1:1", operators))
