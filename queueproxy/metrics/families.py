@@ -164,7 +164,7 @@ def _proxy(recorder: Recorder) -> Iterator[Family]:
     yield _counted(
         "kn.serving.upstream.retries", "Requests repeated after a stale connection", [({}, recorder.retries)]
     )
-    yield _counted("kn.serving.request_log.dropped", "Request log lines dropped unread", [({}, recorder.unlogged)])
+    yield _counted("kn.serving.request.log.dropped", "Request log lines dropped unread", [({}, recorder.unlogged)])
 
 
 def _sleep(pause: PauseCounts, now: float) -> Iterator[Family]:
@@ -190,7 +190,7 @@ def _sleep(pause: PauseCounts, now: float) -> Iterator[Family]:
         [({"phase": phase}, histogram) for phase, histogram in sorted(pause.waits.items())],
     )  # fmt: skip
     yield _counted(
-        "kn.serving.idle_cpu.seconds", "CPU the app used while awake and idle", [({}, pause.idle_cpu_seconds)]
+        "kn.serving.idle.cpu.seconds", "CPU the app used while awake and idle", [({}, pause.idle_cpu_seconds)]
     )
     yield _counted(
         "kn.serving.probe.answers", "Probes answered",
