@@ -193,6 +193,11 @@ class Sidecar:
         await self._open("main", ports.request, self.accept)
         await self._open("metrics", ports.autoscaler, self._side(self._autoscaler))
         await self._open("admin", ports.admin, self._side(self._wait_for_drain))
+        if self._config.observability.profiling:  # neither loaded nor opened for others
+            from queueproxy.admin import profiling
+
+            page = self._side(profiling.Profiling(self._loop), profiling.HEAD_TIMEOUT)
+            await self._open("profile", ports.profiling, page)
 
     async def _open(
         self,
