@@ -202,3 +202,23 @@ def test_claims_are_screened_by_what_the_node_knows(house: House) -> None:
 def test_what_only_the_journal_knows_may_not_be_frozen() -> None:
     facts = facts_of(RECORD, "node1")
     assert facts.refusal and facts.containers == () and facts.ips == (IP,)
+
+
+class Slow(Reviewed):
+    """A reviewer that has been asked and says nothing yet."""
+
+    def ask(self, token: str, answered: Callable[[Verdict], None]) -> None:
+        self.asked += 1
+
+
+@pytest.mark.fz("FZ-064", "FZ-092", "FZ-129")
+@pytest.mark.parametrize("secret", [SECRET, "another", None], ids=["its secret", "another secret", "no secret"])
+def test_after_a_restart_a_sleepers_sidecar_need_not_wait_for_the_api_server(house: House, secret: str | None) -> None:
+    """Loading the API client alone takes a second, and somebody waits for the thaw. Its token is reviewed all the same,
+    and until then it may only thaw and renew."""
+    house.pods.clear()
+    house.adopted[UID] = RECORD
+    reviewer, found = Slow(GOOD, later=True), list[Admission]()
+    house.entrance(reviewer).admit(TOKEN, secret, IP, found.append)
+    assert found == ([Admission(UID, fresh=False)] if secret == SECRET else [])
+    assert reviewer.asked == 1
