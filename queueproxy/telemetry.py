@@ -7,6 +7,7 @@ by (`accept`), what is begun with the process and what is said at its end.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 FLUSH_WITHIN: Final = 10.0  # seconds at the end, for everything (QP-244)
 TRACES_WAITING: Final = 2048  # requests; the SDK's queue and batch are in spans, ours come three or four at a time
 TRACES_BATCH: Final = 128
+SWITCH_AFTER: Final = 0.0005  # seconds
 GATHER: Final = 5.0  # seconds; the SDK's schedule delay
 _STDOUT: Final = 1
 
@@ -146,6 +148,10 @@ class Telemetry:
 
     def begin(self) -> None:
         """The process serves: pushes from now on."""
+        if self._metrics is not None or self._traces is not None:
+            # The exporters' thread computes for milliseconds at a time; with the default of 5 ms every turn of the loop
+            # might have to wait that long for the interpreter.
+            sys.setswitchinterval(SWITCH_AFTER)
         if self._metrics is not None:
             self._next_push = monotonic() + self._config.export.every
             self._timer = self._loop.call_at(self._loop.time() + self._next_push - monotonic(), self._push)

@@ -30,32 +30,30 @@ from queueproxy.traces.context import SPAN, TRACE, Sampler, parse, retitle
 from queueproxy.traces.spans import LONGEST, Trace
 
 _EACH: Final = TRACE + SPAN  # digits one request needs
-_STOCK: Final = 256 * _EACH  # digits made at once: one system call for 256 requests
+_STOCK: Final = 256  # requests whose digits are made at once, with one system call
 
 
 class Tracer:
-    """sampler decides; put takes the traces of sampled requests and must not wait."""
+    """sampler decides; put takes the traces of sampled requests and must not wait.
 
-    __slots__ = ("_at", "_digits", "put", "sampler")
+    stock: digits of a trace id and a span id that nobody has had, for the next requests; `begin` pops one. That an id
+    is all zeros takes longer than the universe has.
+    """
+
+    __slots__ = ("put", "sampler", "stock")
 
     def __init__(self, sampler: Sampler, put: Callable[[Trace], None]) -> None:
         self.sampler = sampler
         self.put = put
-        self._digits = b""
-        self._at = 0
+        self.stock: list[bytes] = []
+        self.restock()
 
     def __repr__(self) -> str:
         return f"<Tracer {self.sampler!r}>"
 
-    def digits(self) -> bytes:
-        """A trace id and a span id that nobody has had. That one is all zeros takes longer than the universe has."""
-        at = self._at
-        found = self._digits[at : at + _EACH]
-        if not found:
-            self._digits = os.urandom(_STOCK // 2).hex().encode()
-            at, found = 0, self._digits[:_EACH]
-        self._at = at + _EACH
-        return found
+    def restock(self) -> None:
+        digits = os.urandom(_STOCK * _EACH // 2).hex().encode()
+        self.stock = [digits[at : at + _EACH] for at in range(0, len(digits), _EACH)]
 
 
 class TracedExchange(MeasuredExchange):
@@ -65,21 +63,26 @@ class TracedExchange(MeasuredExchange):
         """Decides, tells the app, and goes on."""
         tracer = self.plane.tracer
         assert tracer is not None
-        digits = tracer.digits()
+        stock = tracer.stock
+        digits = stock.pop()
+        if not stock:
+            tracer.restock()
         head = self.head
         special = head.special
         sampler = tracer.sampler
         if TRACEPARENT in special:
             self._continue(digits, sampler)
         else:
+            trace, span = digits[:TRACE], digits[TRACE:]
+            flags = b"-00\r\n"
             if digits[SPAN:TRACE] < sampler.bound:
-                value = b"00-%b-%b-01" % (digits[:TRACE], digits[TRACE:])
-                self._record(digits[:TRACE], digits[TRACE:], b"")
-            else:
-                value = b"00-%b-%b-00" % (digits[:TRACE], digits[TRACE:])
-            head.lines += (b"traceparent", b": ", value, b"\r\n")
+                flags = b"-01\r\n"
+                self._record(trace, span, b"")
+            # In pieces that are joined with the rest, not formatted first. Nobody takes these lines apart any more.
+            head.lines += (b"traceparent: 00-", trace, b"-", span, flags)
             if self.plane.observer is not None and X_B3_TRACEID not in special:
-                special[TRACEPARENT] = value  # the request log's trace id: ours where the caller brought none
+                # The request log's trace id: ours where the caller brought none.
+                special[TRACEPARENT] = b"00-%b-%b%b" % (trace, span, flags[:3])
         Exchange.begin(self)
 
     def _continue(self, digits: bytes, sampler: Sampler) -> None:

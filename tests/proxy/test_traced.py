@@ -190,9 +190,12 @@ def test_what_a_request_waited_for_the_thaw_is_part_of_its_trace() -> None:
 @pytest.mark.qp("QP-239")
 def test_no_two_requests_share_an_id() -> None:
     tracer = Tracer(Sampler(0, parent_based=True), lambda trace: None)
-    found = [tracer.digits() for _ in range(1000)]
+    found = []
+    for _ in range(5):
+        found += tracer.stock
+        tracer.restock()
     assert {len(digits) for digits in found} == {48}
-    assert len({digits[:32] for digits in found}) == len({digits[32:] for digits in found}) == 1000
+    assert len({digits[:32] for digits in found}) == len({digits[32:] for digits in found}) == len(found) == 5 * 256
 
 
 @pytest.mark.qp("QP-306")
@@ -217,3 +220,18 @@ def test_the_request_log_is_given_our_trace_where_the_caller_brought_none(lines:
         seen = told(app.got())
         app.says(HELLO)
         assert (Ears.heard is not None and seen.trace in Ears.heard) is logged
+
+
+@pytest.mark.qp("QP-239")
+def test_the_stock_of_ids_has_no_end() -> None:
+    with traced(0.0) as wires:
+        client = wires.client()
+        client.says(GET)
+        app = wires.dialled()
+        seen = {told(app.got()).trace}
+        app.says(HELLO)
+        for _ in range(600):
+            client.says(GET)
+            seen.add(told(app.got()).trace)
+            app.says(HELLO)
+        assert len(seen) == 601
