@@ -57,7 +57,7 @@ def _called_by(timer: object) -> str:
         function = getattr(timer, "_callback", None)
         return "(cancelled)" if function is None else getattr(function, "__qualname__", type(function).__name__)
     said = repr(timer)  # "<TimerHandle name>", with more words when cancelled or in debug mode
-    return "(cancelled)" if " cancelled" in said else said.strip("<>").split(" ")[1]
+    return "(cancelled)" if " cancelled" in said else said[1:-1].split(" ")[1]
 
 
 def objects(top: int) -> str:
