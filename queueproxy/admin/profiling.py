@@ -44,7 +44,7 @@ class Bounds(NamedTuple):
 
 
 # seconds: what a person waits for, and what a forgotten profile may cost. hz: 97 beats with nothing of ours, which
-# happens every so many milliseconds. Above 500 the kernel's tick is the limit.
+# happens every so many milliseconds. Above 500 more samples say nothing more.
 LIMITS: Final = {
     "seconds": Bounds(10, 1, 60),
     "hz": Bounds(97, 1, 500),
@@ -156,7 +156,7 @@ class Profiling:
         return True
 
     def _sample(self, name: str, sampler: Sampler, query: Query, respond: Respond) -> None:
-        seconds, period, form = query.number("seconds"), 1 / query.number("hz"), query.form()
+        seconds, hz, form = query.number("seconds"), query.number("hz"), query.form()
         if not self._begun(name, respond):
             return
 
@@ -164,12 +164,12 @@ class Profiling:
             sampler.stop()
             self._busy = ""
             if form == "speedscope":
-                self._write(lambda: sampler.samples.speedscope(f"queueproxy {name}", period), respond, JSON)
+                self._write(lambda: sampler.samples.speedscope(f"queueproxy {name}", sampler.period), respond, JSON)
             else:
                 self._write(sampler.samples.collapsed, respond)
 
         try:
-            sampler.start(period)
+            sampler.start(1 / hz)
         except RuntimeError as error:
             self._busy = ""
             respond(_unable(error))

@@ -45,6 +45,19 @@ def test_cpu_time_is_counted_where_it_is_used() -> None:
     assert f"{sampler.samples.taken} in" in repr(sampler)
 
 
+@pytest.mark.parametrize("hz", [20, 2000], ids=["as-asked", "faster-than-any-kernel-ticks"])
+def test_samples_stand_for_the_time_that_was_used(hz: int) -> None:
+    sampler = CpuSampler()
+    used = time.process_time()
+    sampler.start(1 / hz)
+    try:
+        burning(sampler, 10)
+    finally:
+        sampler.stop()
+    used = time.process_time() - used
+    assert sampler.period * sampler.samples.taken == pytest.approx(used, rel=0.2, abs=0.02)
+
+
 def test_waiting_is_not_counted_as_cpu_time() -> None:
     sampler = CpuSampler()
     sampler.start(0.005)
@@ -109,17 +122,21 @@ def test_all_threads_are_seen_wherever_they_wait() -> None:
     thread = threading.Thread(target=waiting_for_it, name="worker")
     thread.start()
     sampler = WallSampler()
+    began = time.monotonic()
     sampler.start(0.002)
     until = time.monotonic() + ENOUGH
     while sampler.samples.taken < 20 and time.monotonic() < until:
         enough.wait(0.005)
     sampler.stop()
+    passed = time.monotonic() - began
     enough.set()
     thread.join()
     lines = sampler.samples.collapsed().splitlines()
     assert any(line.startswith("[worker] ") and "waiting_for_it (" in line for line in lines)
     assert any(line.startswith("[MainThread] ") and "test_all_threads_are_seen" in line for line in lines)
     assert not any("wall profile" in line for line in lines), "it samples itself"
+    mine = sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith("[MainThread] "))
+    assert mine * sampler.period == pytest.approx(passed, rel=0.3, abs=0.05)
     assert not any(thread.name == "wall profile" for thread in threading.enumerate()), "it is still there"
     assert f"{sampler.samples.taken} in" in repr(sampler)
 
