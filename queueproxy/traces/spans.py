@@ -1,8 +1,9 @@
 """Decides which spans a finished request left: names, kinds, parentage, attributes (contract 5.5, QP-239).
 
 SERVER, INTERNAL kn.queueproxy.proxy, INTERNAL kn.queueproxy.wait (with a limiter), INTERNAL thaw (ours, when the app
-slept), CLIENT. The wait is a child of the proxy span; the thaw and the client span are children of the wait, or of the
-proxy span without a limiter. Requests that are probes by their headers have no server span and begin a trace.
+slept), CLIENT. The wait is a child of the proxy span, the client span of the wait, or of the proxy span without a
+limiter; a thaw stands between them (FZ-106). Requests that are probes by their headers have no server span and begin a
+trace.
 
 The request path leaves a `Trace`: small, bounded whatever the client sent, and turned into spans in another thread.
 """
@@ -91,6 +92,7 @@ def spans(trace: Trace, user_port: int) -> Iterator[Span]:
         yield Span(
             "thaw", SpanKind.INTERNAL, QUEUE, trace.trace, thaw, inside, False, began_at, trace.sent_at, {}, None
         )
+        inside = thaw
     if trace.sent_at:
         yield _client(trace, user_port, inside)
     if trace.proxied:

@@ -173,7 +173,7 @@ def test_a_repeated_request_keeps_its_span() -> None:
         assert len(wires.left) == 2 and wires.left[1].span == number(first.span)
 
 
-@pytest.mark.fz("FZ-105")
+@pytest.mark.fz("FZ-106")
 def test_what_a_request_waited_for_the_thaw_is_part_of_its_trace() -> None:
     with traced(freezing=True) as wires:
         wires.put_to_sleep()

@@ -12,7 +12,7 @@ TRACE, SPAN = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
 GOOD = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-@pytest.mark.qp("QP-239", "QP-240")
+@pytest.mark.qp("QP-239")
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -21,6 +21,7 @@ TRACE = Trace(
 
 
 @pytest.mark.qp("QP-237", "QP-239")
+@pytest.mark.fz("FZ-106")
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_a_receiver_understands_every_span(protocol: str) -> None:
     with (http_collector if protocol != "grpc" else grpc_collector)() as received:
@@ -38,6 +39,7 @@ def test_a_receiver_understands_every_span(protocol: str) -> None:
         assert {s.trace_id for s in spans.values()} == {(0xABC << 64).to_bytes(16, "big")}
         server, client = spans["GET"], spans["HTTP GET"]
         assert int.from_bytes(server.parent_span_id, "big") == 9
+        assert client.parent_span_id == spans["thaw"].span_id
         assert (server.start_time_unix_nano, server.end_time_unix_nano) == (OFFSET + 10**9, OFFSET + 2 * 10**9)
         assert (server.status.code, client.status.code, client.status.message) == (2, 2, "net.OpError")
         assert attributes(server)["http.response.status_code"] == 502

@@ -53,10 +53,12 @@ def test_a_request_that_is_a_probe_by_its_headers_begins_a_trace_at_the_proxy_sp
     assert set(alone) == {"HTTP GET"} and alone["HTTP GET"].parent == 0
 
 
-@pytest.mark.fz("FZ-105")
+@pytest.mark.fz("FZ-106")
 @pytest.mark.parametrize(("limited", "parent"), [(True, 33), (False, 22)])
-def test_a_thaw_is_a_span_of_its_own_before_the_app_is_asked(limited: bool, parent: int) -> None:
-    thaw = left(thaw_wait=0.2, limited=limited)["thaw"]
+def test_a_thaw_is_the_parent_of_the_clients_span(limited: bool, parent: int) -> None:
+    found = left(thaw_wait=0.2, limited=limited)
+    thaw = found["thaw"]
+    assert found["HTTP GET"].parent == thaw.span
     assert (thaw.kind, thaw.parent, thaw.span) == (SpanKind.INTERNAL, parent, 44)
     assert (thaw.began_at, thaw.ended_at) == (pytest.approx(100.3), 100.5)
 
