@@ -120,6 +120,7 @@ class MeasuredConnection(ObservedConnection):
         super().__init__(plane)
         if plane.observer is None:
             self._reader = RequestReader(self)  # nobody asks for the head as it came
+            del self.heads  # it would only keep this connection from being freed
 
     def _done_here(self, head: RequestHead, answer: OwnAnswer, *, keep: bool) -> None:
         asked = self._asked is head

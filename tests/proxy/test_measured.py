@@ -175,3 +175,10 @@ def test_nobody_pays_where_nothing_is_counted() -> None:
         assert wires.plane.exchange is Exchange and wires.plane.http is None
     assert MeasuredExchange.__dict__.get("__init__") is None
     assert MeasuredConnection.__slots__ == ()
+
+
+def test_the_head_as_it_came_is_kept_only_for_an_observer() -> None:
+    with measured() as wires:
+        assert not hasattr(wires.client().protocol, "heads")
+        wires.plane.observer = object()  # type: ignore[assignment]
+        assert hasattr(wires.client().protocol, "heads")
