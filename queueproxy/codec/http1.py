@@ -62,6 +62,22 @@ class RequestSink(Protocol):
     def raw_received(self, data: bytes) -> None: ...
 
 
+class _Nobody:
+    """The sink of a connection that is gone."""
+
+    def head_received(self, head: RequestHead) -> None: ...
+    def body_received(self, data: bytes) -> None: ...
+    def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
+    def raw_received(self, data: bytes) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
+def _ignore(name: bytes, value: bytes) -> None:
+    """A header of nobody's."""
+
+
 class RequestReader:
     """One client connection's request side."""
 
@@ -112,6 +128,13 @@ class RequestReader:
         if self.held:
             data, self.held = bytes(self.held), b""
             self._feed_head(data)
+
+    def close(self) -> None:
+        """The connection is gone. Undoes what refers to itself: left to the collector, a thousand cost megabytes."""
+        self._sink = _NOBODY
+        self._parser = None
+        self.held = b""
+        self.on_header = _ignore
 
     def go_raw(self) -> bytes:
         """The connection was upgraded: from now on bytes pass through. Returns those that came early."""

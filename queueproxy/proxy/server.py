@@ -114,6 +114,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_gone()
         elif self._plane.idle_empty is not None:
             self._plane.idle_empty()  # shutdown waits for answers to be taken
+        self._reader.close()
 
     def pause_writing(self) -> None:
         self.full = True

@@ -59,6 +59,7 @@ def test_a_request_from_the_node_reaches_the_app_through_the_sidecar(pod: Pod) -
     pod.app.log.heard("/ 42", since=since)
 
 
+@pytest.mark.qp("QP-004")
 def test_the_sidecar_has_no_privilege_whatever(pod: Pod) -> None:
     status = proc(pod.sidecar.pid, "status")
     assert status["Uid"].split() == ["65532"] * 4
