@@ -291,9 +291,7 @@ def _quick_pipe(pipe: Pipe) -> tuple[bytes, FromInput] | None:
     return None
 
 
-def _escaped(
-    found: tuple[bytes, FromInput], escapes: list[Callable[[bytes], bytes]]
-) -> tuple[bytes, FromInput] | None:
+def _escaped(found: tuple[bytes, FromInput], escapes: list[Callable[[bytes], bytes]]) -> tuple[bytes, FromInput] | None:
     form, get = found
     if escapes and form != b"%b":
         return None

@@ -156,6 +156,7 @@ class Expressions:
         do, least, most, texts = function.call, function.least, function.most, function.texts
         if name == "and" or name == "or":
             return _short_circuit(gets, name == "or")
+
         def several(scope: Scope, final: Value) -> Value:
             given = [get(scope) for get in gets]
             if final is not _MISSING:

@@ -49,9 +49,7 @@ def equal(args: Args) -> bool:
     for other in rest:
         if _basic(other) != kind:
             if first is not None and other is not None:
-                raise ExecutionError(
-                    f"incompatible types for comparison: {type_name(first)} and {type_name(other)}"
-                )
+                raise ExecutionError(f"incompatible types for comparison: {type_name(first)} and {type_name(other)}")
         elif kind is not None:
             if first == other:
                 return True

@@ -259,9 +259,7 @@ class Revision(Struct):
     go_type = "http.RequestLogRevision"
     __slots__ = ("configuration", "name", "namespace", "pod", "pod_ip", "service")
 
-    def __init__(
-        self, *, name: str, namespace: str, service: str, configuration: str, pod: str, pod_ip: str
-    ) -> None:
+    def __init__(self, *, name: str, namespace: str, service: str, configuration: str, pod: str, pod_ip: str) -> None:
         self.name, self.namespace, self.service, self.configuration, self.pod, self.pod_ip = (
             text.encode("utf-8", "surrogateescape") for text in (name, namespace, service, configuration, pod, pod_ip)
         )

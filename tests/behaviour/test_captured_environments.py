@@ -135,9 +135,7 @@ def is_never_ready(namespace: NetworkNamespace, sidecar: Sidecar, case: captured
         sidecar.until(lambda: any("aggressive probe error (failed" in line for line in sidecar.lines))
 
 
-def is_ready_when_all_are(
-    namespace: NetworkNamespace, sidecar: Sidecar, case: captured.Case, others: set[int]
-) -> None:
+def is_ready_when_all_are(namespace: NetworkNamespace, sidecar: Sidecar, case: captured.Case, others: set[int]) -> None:
     """Before: no, or no answer yet where the probe keeps trying. After: `queue`."""
     probe = json.loads(case.env["SERVING_READINESS_PROBE"])
     first = probe[0] if isinstance(probe, list) else probe

@@ -58,9 +58,7 @@ class Stack:
         (tokens / "concurrency-state-hook").write_text(self.pod.token)
         podinfo = folder / "podinfo"
         podinfo.write_text(f'queueproxy.dev/freezer="unix:{self.socket}"\n')
-        self.env = environment(
-            HOST_IP="127.0.0.1", QUEUEPROXY_TOKENS=str(tokens), QUEUEPROXY_PODINFO=str(podinfo)
-        )
+        self.env = environment(HOST_IP="127.0.0.1", QUEUEPROXY_TOKENS=str(tokens), QUEUEPROXY_PODINFO=str(podinfo))
         self.until(lambda: self.ticks() > 0, "the app to listen")
         self.sidecar = self.start_sidecar()
 

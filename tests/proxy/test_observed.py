@@ -33,9 +33,7 @@ class Ears:
     def __init__(self) -> None:
         self.heard: list[Seen] = []
 
-    def finished(
-        self, client: Facts, head: RequestHead, status: int, size: int, took: float, thaw_wait: float
-    ) -> None:
+    def finished(self, client: Facts, head: RequestHead, status: int, size: int, took: float, thaw_wait: float) -> None:
         self.heard.append(Seen(status, size, round(took, 6), round(thaw_wait, 6), client.heads.raw))
 
     def close(self) -> None: ...

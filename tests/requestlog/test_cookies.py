@@ -20,8 +20,8 @@ def test_the_first_of_a_name(lines: list[bytes], name: bytes, value: bytes, text
 
 
 @pytest.mark.parametrize(
-    ("lines", "name"), [([], b"a"), ([b"a=1"], b"b"), ([b"a=1"], b""), ([b"a=\\"], b"a"),
-    ([b";" * 5000 + b"a=1"], b"a")]
+    ("lines", "name"),
+    [([], b"a"), ([b"a=1"], b"b"), ([b"a=1"], b""), ([b"a=\\"], b"a"), ([b";" * 5000 + b"a=1"], b"a")],
 )
 def test_one_that_is_not_there_is_an_error(lines: list[bytes], name: bytes) -> None:
     with pytest.raises(ExecutionError):

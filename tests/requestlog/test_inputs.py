@@ -8,8 +8,13 @@ from tests.support.request_log import input_of, with_headers
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [(b"user-agent", b"User-Agent"), (b"X-B3-TRACEID", b"X-B3-Traceid"), (b"a b", b"a b"), (b"x_y", b"X_y"),
-    (b"", b"")],
+    [
+        (b"user-agent", b"User-Agent"),
+        (b"X-B3-TRACEID", b"X-B3-Traceid"),
+        (b"a b", b"a b"),
+        (b"x_y", b"X_y"),
+        (b"", b""),
+    ],
 )
 def test_canonical_names(name: bytes, expected: bytes) -> None:
     assert canonical(name) == expected
@@ -67,8 +72,9 @@ def test_the_host_is_the_one_that_was_asked_for() -> None:
     assert host(input_of(b"GET / HTTP/1.0\r\n\r\n")) == b""
 
 
-@pytest.mark.parametrize("name", [b"Host", b"forwarded", b"Content-Length", b"cache-control", b"", b"a b",
-b"transfer-encoding"])
+@pytest.mark.parametrize(
+    "name", [b"Host", b"forwarded", b"Content-Length", b"cache-control", b"", b"a b", b"transfer-encoding"]
+)
 def test_a_header_the_chain_changes_is_not_searched_for(name: bytes) -> None:
     assert header_getter(name) is None
 
@@ -83,8 +89,11 @@ def test_a_search_finds_what_the_map_holds(name: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("head", "length"),
-    [(with_headers(), 0), (with_headers("Content-Length: 7", method="PUT"), 7),
-    (with_headers("Transfer-Encoding: chunked"), -1)],
+    [
+        (with_headers(), 0),
+        (with_headers("Content-Length: 7", method="PUT"), 7),
+        (with_headers("Transfer-Encoding: chunked"), -1),
+    ],
 )
 def test_the_length_of_a_body_nobody_declared_is_unknown(head: bytes, length: int) -> None:
     assert input_of(head).content_length() == length

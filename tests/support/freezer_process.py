@@ -1,10 +1,10 @@
 """Runs the real `queueproxy freezer` for tests: its own process, real cgroups, the API server's stand-in over TLS.
 
-    with ApiServer() as api, Node("") as node, FreezerProcess(api, node, tmp_path) as freezer:
-        app = freezer.add_pod()     # a real container in the node's kubepods, shown by the API server
-        freezer.start()
-        sidecar, secret = freezer.sidecar(app)
-        freeze(sidecar, app, secret, generation=1)
+with ApiServer() as api, Node("") as node, FreezerProcess(api, node, tmp_path) as freezer:
+    app = freezer.add_pod()     # a real container in the node's kubepods, shown by the API server
+    freezer.start()
+    sidecar, secret = freezer.sidecar(app)
+    freeze(sidecar, app, secret, generation=1)
 """
 
 import json

@@ -251,4 +251,3 @@ def mix(address: tuple[str, int], *, workers: int, seconds: float, seed: int) ->
     mixed = Mixed(seed)
     asyncio.run(_run(mixed, address, workers, seconds))
     return mixed
-
