@@ -38,6 +38,8 @@ PROVES = pytest.mark.fz(
     "FZ-096", "FZ-113", "FZ-140",
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow  # half a minute of two cores: not for `make test-fast`
+
 
 @PROVES
 @pytest.mark.parametrize("part", range(PARTS))
