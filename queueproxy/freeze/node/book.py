@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from queueproxy.buckets import THAWS, Histogram
 from queueproxy.clock import monotonic, wall_clock
 from queueproxy.freeze.node.actions import Event, Kind, Move
 from queueproxy.freeze.node.events import Events
@@ -18,7 +19,6 @@ from queueproxy.freeze.node.inventory import PodFacts
 from queueproxy.freeze.node.moved import Moved
 from queueproxy.freeze.node.port import Answered
 from queueproxy.freeze.node.record import Record
-from queueproxy.freeze.node.timing import Timing
 from queueproxy.freeze.node.usage import PodUsage
 from queueproxy.freeze.vocabulary import Rung
 from queueproxy.freeze.wire import RUNG_WORDS, Problem, View, Wanted
@@ -80,8 +80,8 @@ class Book:
         self.happenings: Counter[str] = Counter()  # by kind
         self.thaws: Counter[str] = Counter()  # by cause
         self.moves: Counter[tuple[str, str]] = Counter()  # by rung and outcome
-        self.took = {rung: Timing() for rung in Rung}  # in the kernel, moves that were confirmed
-        self.answered = {wanted: Timing() for wanted in Wanted}  # from the whole request to its answer
+        self.took = {rung: Histogram(THAWS) for rung in Rung}  # in the kernel, moves that were confirmed
+        self.answered = {wanted: Histogram(THAWS) for wanted in Wanted}  # from the whole request to its answer
         self.asleep_s = [0.0] * len(Rung)  # of pods that are gone
         self.cpu_s = [0.0] * len(Rung)
         self.saved_s = 0.0

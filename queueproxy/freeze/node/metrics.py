@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from queueproxy.buckets import Histogram
 from queueproxy.clock import monotonic
 from queueproxy.freeze.node.actions import Kind, Phase
 from queueproxy.freeze.node.book import Book
@@ -22,7 +23,6 @@ from queueproxy.freeze.node.limits import Limits
 from queueproxy.freeze.node.pods import Pods
 from queueproxy.freeze.node.port import Port
 from queueproxy.freeze.node.review import Reviewer
-from queueproxy.freeze.node.timing import Timing
 from queueproxy.freeze.vocabulary import Rung
 from queueproxy.freeze.wire import RUNG_WORDS, WANTED_WORDS
 
@@ -38,7 +38,7 @@ def _counter(name: str, help_text: str, label: str, counts: Mapping[str, float])
     return family
 
 
-def _timing(family: HistogramMetricFamily, value: str, timing: Timing) -> None:
+def _timing(family: HistogramMetricFamily, value: str, timing: Histogram) -> None:
     buckets = [("+Inf" if bound == inf else repr(bound), count) for bound, count in timing.cumulative()]
     family.add_metric([value], buckets, timing.sum)
 
