@@ -1,102 +1,82 @@
-"""Decides whether freezing harms a revision, which is then throttled for a while instead (FZ-084).
+"""Watches whether freezing harms a pod: asks the kernel how old its processes are, and whether they are still there.
 
-Theory of operation. Some apps do not survive sleep: a watchdog finds its deadline long past and kills the worker
-(gunicorn's sync workers after `--timeout`, observed), or a connection pool fails the first request. Two things count as
-harm: a process that was there when the pod was thawed and is not `WINDOW` seconds later, and a first request after a
-thaw that failed at connection level, which only the sidecar sees and says in its reason, beginning with `HARMED`.
-`Harm` remembers whose processes are to be counted again and compares; somebody else reads the pids. `Fallback`
-remembers the revisions. Both are bounded. A pod that is ending is not looked at: its processes are meant to die.
+What it touches: `/proc/<pid>/stat`, once for each process until it has settled, and a signal 0 to those that are
+watched when a pod is put to sleep inside the window. What counts as harm is decided in `losses.py`. Pids are as the
+freezer's own namespace has them; where it cannot see the host's processes there are none, and nobody is watched. What
+happens when a process cannot be asked: it has not settled, and does not count.
+
+The other kind of harm, a first request after a thaw that failed at connection level, only the sidecar sees (FZ-084).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import os
 from collections.abc import Collection
-from math import inf
 
-__all__ = ["HARMED", "WINDOW", "Fallback", "Harm"]
+from queueproxy.clock import monotonic
+from queueproxy.freeze.node.losses import Losses
 
-HARMED = "harmed: "  # how a sidecar's reason begins when the first request after a thaw failed at connection level
-WINDOW = 5.0  # seconds from the thaw (FZ-084)
-_LARGEST = 1024  # revisions; nodes have a few hundred pods
+__all__ = ["Harm"]
+
+_TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 class Harm:
     """Who lost processes after a thaw?"""
 
-    __slots__ = ("_watched",)
+    __slots__ = ("_losses", "_proc")
 
-    def __init__(self) -> None:
-        self._watched: OrderedDict[str, tuple[float, frozenset[int]]] = OrderedDict()  # uid -> look at, pids then
+    def __init__(self, proc: str = "/proc") -> None:
+        self._losses = Losses()
+        self._proc = proc
 
     def __repr__(self) -> str:
-        return f"<Harm watches {len(self._watched)}>"
-
-    def __len__(self) -> int:
-        return len(self._watched)
+        return f"<Harm {self._losses!r}>"
 
     def thawed(self, now: float, uid: str, pids: Collection[int]) -> None:
         """The pod runs again with these processes. A thaw inside the window of an earlier one starts anew."""
-        self._watched.pop(uid, None)
-        if pids:
-            self._watched[uid] = (now + WINDOW, frozenset(pids))
+        strangers = self._losses.strangers(uid, pids)
+        born = {pid: at for pid in strangers if (at := self._born(pid)) is not None} if strangers else {}
+        self._losses.thawed(now, uid, pids, born)
 
     def forget(self, uid: str) -> None:
-        """It sleeps again, is ending, or gone: what dies now proves nothing."""
-        self._watched.pop(uid, None)
+        """It sleeps again, or is gone: what dies from now on proves nothing."""
+        now, losses = monotonic(), self._losses
+        losses.slept(now, uid, [pid for pid in losses.watched(now, uid) if _is_gone(pid)])
 
     def next_at(self) -> float:
-        """When somebody is due for a look; infinity while nobody is watched."""
-        return next(iter(self._watched.values()))[0] if self._watched else inf
+        """When somebody is due for a look; infinity while nobody is."""
+        return self._losses.next_at()
 
     def due(self, now: float) -> list[str]:
         """Whose pids to read now and hand to `looked`."""
-        found = []
-        for uid, (at, _) in self._watched.items():
-            if at > now:
-                break
-            found.append(uid)
-        return found
+        return self._losses.due(now)
 
     def looked(self, uid: str, pids: Collection[int]) -> str:
-        """Compare; what harm was done, in words, or nothing."""
-        watched = self._watched.pop(uid, None)
-        if watched is None:
-            return ""
-        before = watched[1]
-        died = len(before.difference(pids))
-        return f"{died} of {len(before)} processes died within {WINDOW:g} s of a thaw" if died else ""
+        """What harm was done, in words, or nothing."""
+        return self._losses.looked(uid, pids)
+
+    def _born(self, pid: int) -> float | None:
+        """In the seconds of the monotonic clock, on a node that is never suspended; later than true on others, which
+        makes a process younger and excuses it."""
+        try:
+            fd = os.open(f"{self._proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            # The name in brackets may hold anything; 20 fields after it comes the start time.
+            return int(os.read(fd, 4096).rpartition(b")")[2].split()[19]) * _TICK
+        except (OSError, IndexError, ValueError):
+            return None
+        finally:
+            os.close(fd)
 
 
-class Fallback:
-    """Which revisions are throttled instead of frozen, until when and why?"""
-
-    __slots__ = ("_for", "_largest", "_revisions")
-
-    def __init__(self, seconds: float, largest: int = _LARGEST) -> None:
-        self._for = seconds
-        self._largest = largest
-        self._revisions: OrderedDict[str, tuple[float, str]] = OrderedDict()  # in order of their end
-
-    def __repr__(self) -> str:
-        return f"<Fallback {len(self._revisions)} revisions>"
-
-    def __len__(self) -> int:
-        return len(self._revisions)
-
-    def harmed(self, now: float, revision: str, why: str) -> None:
-        """From now on for the time set. When the table is full, the one that has served longest makes room."""
-        self._revisions.pop(revision, None)
-        self._revisions[revision] = (now + self._for, why)
-        while len(self._revisions) > self._largest:
-            self._revisions.popitem(last=False)
-
-    def why(self, now: float, revision: str) -> str:
-        """Why the revision must not be frozen; empty when it may."""
-        found = self._revisions.get(revision)
-        if found is None:
-            return ""
-        if now >= found[0]:
-            del self._revisions[revision]
-            return ""
-        return found[1]
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # not ours to signal, and therefore there
+    return False

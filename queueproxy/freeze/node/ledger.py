@@ -31,9 +31,10 @@ from queueproxy.freeze.node.actions import (
     Verdict,
 )
 from queueproxy.freeze.node.entry import Entry
-from queueproxy.freeze.node.harm import HARMED
+from queueproxy.freeze.node.fallback import HARMED
 from queueproxy.freeze.node.held import JournalHeld
 from queueproxy.freeze.node.inventory import PodFacts
+from queueproxy.freeze.node.losses import WINDOW
 from queueproxy.freeze.node.moved import Moved
 from queueproxy.freeze.node.permit import Terms
 from queueproxy.freeze.node.record import Record
@@ -105,8 +106,13 @@ class Ledger:
         if entry is None:
             entry = self.pods[facts.uid] = Entry(self._terms, facts.uid, now)
         out: list[Action] = []
+        ids, awake_for = entry.permit.ids, now - entry.since if entry.wakes and not entry.rung else inf
         entry.known(now, facts, out)
-        return self._done(entry, out)
+        actions = self._done(entry, out)
+        # The kubelet is quick to start another one; then nobody is left whose processes could be missed.
+        if awake_for <= WINDOW and not ids <= {container.id for container in facts.containers}:
+            actions += self.harmed(now, facts.uid, f"a container ended within {WINDOW:g} s of a thaw")
+        return actions
 
     def gone(self, now: float, uid: str) -> Actions:
         """The pod was deleted."""
@@ -178,9 +184,12 @@ class Ledger:
         return tuple(out)
 
     def harmed(self, now: float, uid: str, why: str) -> Actions:
-        """Sleep did the pod harm: its revision is throttled for a while (FZ-084)."""
+        """Sleep did the pod harm: its revision is throttled for a while (FZ-084). Not so a pod that ends, whose
+        processes are meant to, and one that is spared already: what happens to it now was not done by a freeze."""
         entry = self.pods.get(uid)
-        if entry is None or not (revision := entry.permit.revision):
+        if entry is None or entry.permit.is_terminal or not (revision := entry.permit.revision):
+            return ()
+        if self._terms.fallback.why(now, revision):
             return ()
         self._terms.fallback.harmed(now, revision, f"harmed: {why}")
         out: list[Action] = [Event(uid, Kind.HARMED, entry.generation, why)]

@@ -17,7 +17,7 @@ from math import inf
 
 from queueproxy.freeze.annotations import Mode, PodPolicy
 from queueproxy.freeze.node.actions import LedgerSettings
-from queueproxy.freeze.node.harm import Fallback
+from queueproxy.freeze.node.fallback import Fallback
 from queueproxy.freeze.node.inventory import PodFacts
 from queueproxy.freeze.node.storm import Storm
 from queueproxy.freeze.vocabulary import Rung

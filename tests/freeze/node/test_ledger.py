@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from queueproxy.freeze.annotations import Mode
-from queueproxy.freeze.node.harm import HARMED
+from queueproxy.freeze.node.fallback import HARMED
 from queueproxy.freeze.node.ledger import (
     Action,
     Actions,
@@ -351,6 +351,51 @@ def test_a_sidecar_reports_harm_in_its_reason_once_per_generation() -> None:
     node.ask(4.0, idle(3, reason=f"{HARMED}first request after the thaw was reset"))
     node.ask(4.0, active(1, reason=f"{HARMED}an old message"))
     assert sum(isinstance(action, Event) and action.kind is Kind.HARMED for action in node.done) == 1
+
+
+@pytest.mark.fz("FZ-084")
+def test_a_pod_that_ends_is_not_harmed_whatever_becomes_of_its_processes() -> None:
+    node = Node()
+    node.ask(1.0, idle(1))
+    node.ask(2.0, StateRequest(Wanted.TERMINATING, 2, reason="SIGTERM"))
+    assert node.ledger.harmed(4.0, UID, "3 of 3 processes died") == ()
+
+
+@pytest.mark.fz("FZ-084")
+def test_what_happens_to_a_revision_that_is_spared_does_not_prolong_its_hour() -> None:
+    node = Node(pods=2)
+    node.carry_out(2.0, node.ledger.harmed(2.0, UID, "1 of 2 processes died"))
+    assert node.ledger.harmed(1800.0, pod_uid(2), "1 of 2 processes died") == ()
+    node.ask(3603.0, idle(1))
+    assert node.kernel[UID] is FROZEN
+
+
+@pytest.mark.fz("FZ-084")
+@pytest.mark.parametrize(
+    ("woken_at", "news_at", "changed", "harmed"),
+    [
+        pytest.param(2.0, 6.9, {"ids": ("d" * 64,)}, True, id="another container in its place"),
+        pytest.param(2.0, 6.9, {"containers": ()}, True, id="none yet"),
+        pytest.param(2.0, 7.1, {"ids": ("d" * 64,)}, False, id="later than the window"),
+        pytest.param(2.0, 4.0, {}, False, id="the same"),
+        pytest.param(None, 4.0, {"ids": ("d" * 64,)}, False, id="never slept"),
+    ],
+)
+def test_a_container_that_ends_right_after_a_thaw_is_harm(
+    woken_at: float | None, news_at: float, changed: dict[str, object], harmed: bool
+) -> None:
+    node = Node()
+    if woken_at is not None:
+        node.ask(1.0, idle(1))
+        node.ask(woken_at, active(2))
+    facts = podfacts.pod()
+    containers = facts.containers
+    if "ids" in changed:
+        containers = tuple(one._replace(id=id_) for one, id_ in zip(containers, changed["ids"], strict=True))  # type: ignore[call-overload]
+    elif "containers" in changed:
+        containers = ()
+    node.carry_out(news_at, node.ledger.known(news_at, facts._replace(containers=containers)))
+    assert any(event.kind is Kind.HARMED for event in node.of(Event)) is harmed  # type: ignore[attr-defined]
 
 
 @pytest.mark.fz("FZ-104")
