@@ -43,8 +43,6 @@ from queueproxy.proxy.upstream import UNLIMITED_POOL, Pool
 from queueproxy.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    import ssl
-
     from queueproxy.freeze.podsleep import PodSleep
 
 COLLECT_AFTER = 20_000  # objects; a thousand waiting requests hold fewer
@@ -115,7 +113,6 @@ class Sidecar:
         self.telemetry = Telemetry(config, loop, log, self.plane, self.pause)
         self.accept = self.telemetry.accept
         self.tls = TlsPort(loop, config.certificates, config.tls, {"http/1.1": self.accept}, log)
-        self._scrape_tls: ssl.SSLContext | None = None
         self._servers: dict[str, asyncio.Server] = {}
         self._admin: set[AdminConnection] = set()
         self._drain_waiters: list[Respond] = []
@@ -188,7 +185,11 @@ class Sidecar:
 
     async def _open_all(self) -> None:
         ports = self._config.ports
-        self._scrape_tls = self.telemetry.scrape_tls()
+        if self.limit is not None:
+            most, depth = self.limit.breaker.capacity, self.limit.breaker.depth
+            params = f"QueueDepth:{depth}, MaxConcurrency:{most}, InitialCapacity:{most}"
+            self._log.info(f"Queue container is starting with BreakerParams = queue.BreakerParams{{{params}}}")
+        self.telemetry.look_at_tls()
         await self.tls.open(ports.tls)  # first: what is wrong with a certificate is said before anybody is let in
         await self._open("main", ports.request, self.accept)
         await self._open("metrics", ports.autoscaler, self._side(self._autoscaler))
@@ -196,6 +197,7 @@ class Sidecar:
         if self._config.observability.profiling:  # neither loaded nor opened for others
             from queueproxy.admin import profiling
 
+            self._log.info("Runtime profiling enabled")
             page = self._side(profiling.Profiling(self._loop), profiling.HEAD_TIMEOUT)
             await self._open("profile", ports.profiling, page)
 
@@ -205,13 +207,12 @@ class Sidecar:
         port: int,
         factory: Callable[[], asyncio.Protocol],
         host: str = "",
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         try:
             sock = listen(port, host)
         except ListenFailed as error:
             raise ListenFailed(f"{name} server failed to serve: {error}") from error
-        self._servers[name] = await self._loop.create_server(factory, sock=sock, ssl=tls)
+        self._servers[name] = await self._loop.create_server(factory, sock=sock)
         self._log.info(f"Starting http server {name}:{port}")
 
     def _side(self, handler: Handler, head_timeout: float = HEAD_TIMEOUT) -> Callable[[], asyncio.Protocol]:
@@ -219,9 +220,9 @@ class Sidecar:
 
     async def _open_user_metrics(self) -> None:
         settings = self._config.observability.request_metrics
-        page = self._side(self.telemetry.page(), USER_METRICS_HEAD_TIMEOUT)
+        page = self.telemetry.scraped(self._side(self.telemetry.page(), USER_METRICS_HEAD_TIMEOUT))
         try:
-            await self._open("user-metrics", settings.port, page, settings.host, self._scrape_tls)
+            await self._open("user-metrics", settings.port, page, settings.host)
         except ListenFailed as error:
             # Not fatal, and said where upstream says it (contract 1.4, QP-012).
             reason = str(error).partition("failed to serve: ")[2]
@@ -337,6 +338,7 @@ class Sidecar:
             if name != "main":
                 self._log.info(f"Shutting down server: {name}")
             server.close()
+        self.telemetry.shut()
         for connection in list(self._admin):
             connection.close_if_idle()
         self.prober.close()

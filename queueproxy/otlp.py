@@ -21,11 +21,13 @@ SIGNAL_ENDPOINTS: Final = {
     "traces": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 }
 EXPORT_INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
+SPAN_DELAY: Final = "OTEL_BSP_SCHEDULE_DELAY"
 SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 SAMPLER_ARG: Final = "OTEL_TRACES_SAMPLER_ARG"
 RESOURCE_ATTRIBUTES: Final = "OTEL_RESOURCE_ATTRIBUTES"
 SCRAPE_TLS: Final = "METRICS_PROMETHEUS_TLS_"
 DEFAULT_INTERVAL: Final = 60.0  # seconds; the SDK's
+DEFAULT_SPAN_DELAY: Final = 5.0  # seconds; the SDK's
 _PORTS: Final = {"grpc": 4317, "http/protobuf": 4318}
 # name: share of the traces that begin here (None: the argument), whether a caller's decision is followed
 _SAMPLERS: Final = {
@@ -69,12 +71,14 @@ class ScrapeTls(NamedTuple):
 class Export(NamedTuple):
     """metrics, traces: collectors, None where nothing is pushed. every: seconds between two pushes of metrics.
 
-    opencensus: the page of 9091 has the names of control planes before 1.19. scrape_tls: None for cleartext.
+    gather: seconds that spans wait for company. opencensus: the page of 9091 has the names of control planes before
+    1.19. scrape_tls: None for cleartext.
     """
 
     metrics: Target | None = None
     every: float = DEFAULT_INTERVAL
     traces: Target | None = None
+    gather: float = DEFAULT_SPAN_DELAY
     sampling: Sampling = Sampling()
     resource_attributes: str = ""
     opencensus: bool = False
@@ -96,7 +100,11 @@ def load(env: Environment, seen: Observability, notes: list[str]) -> Export:
     if tracing.protocol in _PORTS:
         made = made._replace(traces=endpoint(env, "traces", tracing.protocol, tracing.endpoint))
     if tracing.protocol != "none":
-        made = made._replace(sampling=sampling(env, tracing.protocol, tracing.sampling_rate, notes))
+        delay = _milliseconds(env.text(SPAN_DELAY))
+        made = made._replace(
+            gather=DEFAULT_SPAN_DELAY if delay is None else delay,
+            sampling=sampling(env, tracing.protocol, tracing.sampling_rate, notes),
+        )
     return made
 
 
@@ -125,10 +133,12 @@ def endpoint(env: Environment, signal: str, protocol: str, configured: str) -> T
 
 def interval(env: Environment, configured: float) -> float:
     """Seconds between pushes: the variable, in milliseconds, before the configuration, before the SDK's minute."""
-    text = env.text(EXPORT_INTERVAL)
-    if text.isascii() and text.isdigit() and int(text):
-        return int(text) / 1000
-    return configured if configured > 0 else DEFAULT_INTERVAL
+    return _milliseconds(env.text(EXPORT_INTERVAL)) or (configured if configured > 0 else DEFAULT_INTERVAL)
+
+
+def _milliseconds(text: str) -> float | None:
+    """Seconds; None for what is no whole number, which the SDK passes over as well."""
+    return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 def sampling(env: Environment, protocol: str, rate: float, notes: list[str]) -> Sampling:

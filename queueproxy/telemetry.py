@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from queueproxy.metrics.courier import Courier
     from queueproxy.metrics.families import Family, Sources
     from queueproxy.metrics.otel import Snapshot
+    from queueproxy.net.tlsdoor import TlsDoor
     from queueproxy.traces.spans import Trace
 
 FLUSH_WITHIN: Final = 10.0  # seconds at the end, for everything (QP-244)
 TRACES_WAITING: Final = 2048  # requests; the SDK's queue and batch are in spans, ours come three or four at a time
 TRACES_BATCH: Final = 128
 SWITCH_AFTER: Final = 0.0005  # seconds
-GATHER: Final = 5.0  # seconds; the SDK's schedule delay
 _STDOUT: Final = 1
 
 
@@ -56,6 +56,8 @@ class Telemetry:
         self._traces: Courier[Trace] | None = None
         self._next_push = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._scrape_tls: ssl.SSLContext | None = None
+        self._door: TlsDoor | None = None
         self.request_log = self._open_request_log()
         self.accept = self._watched()
 
@@ -134,7 +136,7 @@ class Telemetry:
     def _open_traces(self) -> Courier[Trace]:
         from queueproxy.metrics.courier import Courier, Exporter
 
-        target, port = self._config.export.traces, self._config.ports.user
+        target, port, gather = self._config.export.traces, self._config.ports.user, self._config.export.gather
 
         def exporter() -> Exporter[Trace]:
             from queueproxy.traces.export import SpanExporter, StdoutExporter
@@ -144,7 +146,7 @@ class Telemetry:
             writer = self._log.writer if self._log.writer.fd == _STDOUT else LineWriter(_STDOUT)
             return StdoutExporter(writer.write, self._resource(), port, self._offset_ns)
 
-        return Courier("traces", exporter, self._log, limit=TRACES_WAITING, batch=TRACES_BATCH, gather=GATHER)
+        return Courier("traces", exporter, self._log, limit=TRACES_WAITING, batch=TRACES_BATCH, gather=gather)
 
     def begin(self) -> None:
         """The process serves: pushes from now on."""
@@ -181,14 +183,28 @@ class Telemetry:
 
     # -- being asked
 
-    def scrape_tls(self) -> ssl.SSLContext | None:
-        """For 9091; None for cleartext. Raises TlsFailed."""
+    def look_at_tls(self) -> None:
+        """Of 9091, before anything is served. Raises TlsFailed."""
         wanted = self._config.export.scrape_tls
         if wanted is None:
-            return None
+            return
         from queueproxy.net.scrapetls import context
 
-        return context(wanted)
+        self._scrape_tls = context(wanted)
+
+    def scraped(self, page: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """The protocol factory of 9091: that of the page, or the door before it where TLS is wanted."""
+        if self._scrape_tls is None:
+            return page
+        from queueproxy.net.scrapetls import door
+
+        self._door = door(self._loop, self._scrape_tls, page, self._log)
+        return self._door.doorstep
+
+    def shut(self) -> None:
+        """Nobody waits at the door any more; the loop is about to end."""
+        if self._door is not None:
+            self._door.close()
 
     def page(self) -> Handler:
         """Answers 9091."""

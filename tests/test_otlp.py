@@ -96,6 +96,13 @@ def test_the_interval(nanoseconds: int, variable: str, expected: float) -> None:
     assert understood(document, OTEL_METRIC_EXPORT_INTERVAL=variable).every == expected
 
 
+@pytest.mark.qp("QP-237")
+@pytest.mark.parametrize(("variable", "expected"), [("", 5.0), ("200", 0.2), ("0", 0.0), ("soon", 5.0), ("-1", 5.0)])
+def test_spans_wait_for_company_as_long_as_the_sdks_variable_says(variable: str, expected: float) -> None:
+    document = {"tracing": {"protocol": "grpc", "endpoint": "http://c:1", "samplingRate": 1}}
+    assert understood(document, OTEL_BSP_SCHEDULE_DELAY=variable).gather == expected
+
+
 @pytest.mark.qp("QP-239")
 @pytest.mark.parametrize(
     ("rate", "variables", "expected"),

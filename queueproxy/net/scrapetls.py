@@ -1,18 +1,22 @@
-"""Opens the TLS context of the metrics page from `METRICS_PROMETHEUS_TLS_*` (contract 5.6, QP-241).
+"""Opens the metrics page's TLS: its context from `METRICS_PROMETHEUS_TLS_*`, its door (contract 5.6, QP-241).
 
-What it touches: certificate, key and client CA, read once at start, as upstream does. What happens when that breaks, or
-when the variables contradict each other: `TlsFailed`, which ends the process.
+The door is the request port's, with its bounds on those who never finish a handshake. What it touches: certificate,
+key and client CA, read once at start, as upstream does. What happens when that breaks, or when the variables contradict
+each other: `TlsFailed`, which ends the process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from queueproxy.env import quoted
 from queueproxy.net.groups import NoSuchGroup
 from queueproxy.net.keypair import KeyPair, TlsFailed
 from queueproxy.net.tls import make_context
+from queueproxy.net.tlsdoor import FALLBACK, TlsDoor, Words
 from queueproxy.net.tlsterms import PREFIX, BadTerms, Settings, decode
 
 OURS: Final = "METRICS_PROMETHEUS_TLS_"
@@ -48,7 +52,7 @@ def context(wanted: Wanted) -> ssl.SSLContext | None:
     if (verify is not ssl.CERT_NONE) != bool(wanted.client_ca_file):
         raise _failed(f"{OURS}CLIENT_AUTH and {OURS}CLIENT_CA_FILE must be set together")
     try:
-        made = make_context(KeyPair(wanted.cert, wanted.key), decode(wanted), ["http/1.1"])
+        made = make_context(KeyPair(wanted.cert, wanted.key), decode(wanted), [FALLBACK])
         if wanted.client_ca_file:
             made.load_verify_locations(wanted.client_ca_file)
     except BadTerms as error:
@@ -57,6 +61,13 @@ def context(wanted: Wanted) -> ssl.SSLContext | None:
         raise _failed(str(error)) from error
     made.verify_mode = verify
     return made
+
+
+def door(
+    loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, page: Callable[[], asyncio.Protocol], log: Words
+) -> TlsDoor:
+    """Its `doorstep` is the protocol factory to listen with."""
+    return TlsDoor(loop, lambda: context, {FALLBACK: page}, log)
 
 
 def _failed(reason: str) -> TlsFailed:

@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from queueproxy.metrics.requests import SIZES
+from queueproxy.net.tlsdoor import WAITING_MAX
 from queueproxy.traces.context import parse
 from tests.support import captured
 from tests.support.authority import certificates
@@ -475,6 +476,27 @@ def test_the_page_over_tls_wants_a_certificate_of_its_clients(tmp_path: Path) ->
         assert b"kn_serving_pause_state" in out, err
         without = namespace.popen(curl, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert without.communicate(timeout=PATIENCE)[0] == b"" and without.returncode != 0
+
+
+@pytest.mark.qp("QP-241", "QP-353")
+def test_the_page_over_tls_bounds_those_who_never_shake_hands(tmp_path: Path) -> None:
+    ca, certificate, key = certificates(tmp_path, ["127.0.0.1"])
+    tls = {"METRICS_PROMETHEUS_TLS_CERT": str(certificate), "METRICS_PROMETHEUS_TLS_KEY": str(key)}
+    document = config(metrics="prometheus")
+    with network_namespace() as namespace, pod_in(namespace, OBSERVABILITY_CONFIG=document, **tls) as pod:
+        pod.sidecar.heard("Starting http server user-metrics")
+        answer = pod.sidecar.connect(USER_METRICS)
+        answer.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.sock.recv(200).endswith(b"Client sent an HTTP request to an HTTPS server.\n")
+        answer.close()
+        silent = [pod.sidecar.connect(USER_METRICS) for _ in range(WAITING_MAX + 20)]
+        assert silent[0].sock.recv(1) == b""  # made room for those that came after it
+        pod.sidecar.heard("http: TLS handshake error")
+        url = f"https://127.0.0.1:{USER_METRICS}/metrics"
+        curl = namespace.run(["curl", "-sS", "--max-time", "20", "--cacert", str(ca), url], capture_output=True)
+        assert b"kn_serving_pause_state" in curl.stdout, curl.stderr
+        for wire in silent:
+            wire.close()
 
 
 @pytest.mark.qp("QP-010", "QP-241")

@@ -64,6 +64,44 @@ def case(name: str) -> Case:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a control plane wants one queue-proxy observed; `found_in`: the captures that have it."""
+
+    observability: str  # JSON
+    logging_config: str  # JSON, or nothing
+    level: str
+    found_in: tuple[str, ...] = ()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {
+            "OBSERVABILITY_CONFIG": self.observability,
+            "SERVING_LOGGING_CONFIG": self.logging_config,
+            "SERVING_LOGGING_LEVEL": self.level,
+        }
+
+
+@cache
+def settings() -> tuple[Setting, ...]:
+    """The distinct ones of all captured pods, in order of their first appearance."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for path in sorted(CAPTURED.glob("[0-9]*/deployment.yaml")) + sorted(CAPTURED.glob("_wire/*-pod.yaml")):
+        spec = _load(path)["spec"]
+        container = _named(spec.get("template", {"spec": spec})["spec"]["containers"], "queue-proxy")
+        env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+        key = (env["OBSERVABILITY_CONFIG"], env["SERVING_LOGGING_CONFIG"], env["SERVING_LOGGING_LEVEL"])
+        name = path.parent.name if path.stem == "deployment" else path.stem.removesuffix("-pod")
+        found.setdefault(key, []).append(name)
+    return tuple(Setting(*key, tuple(names)) for key, names in found.items())
+
+
+def logged(name: str) -> list[str]:
+    """The lines of Knative's own queue-proxy in that case."""
+    path = CAPTURED / name / "queue-proxy.log"
+    return path.read_text().splitlines() if path.exists() else (CAPTURED / "_wire" / name).read_text().splitlines()
+
+
 def _load(path: Path) -> Any:
     return yaml.load(path.read_bytes(), Loader=_LOADER)
 

@@ -91,7 +91,7 @@ def attributes(of: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def http_collector(namespace: NetworkNamespace | None = None) -> Iterator[Received]:
+def http_collector(namespace: NetworkNamespace | None = None, *, port: int = 0) -> Iterator[Received]:
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -126,7 +126,7 @@ def http_collector(namespace: NetworkNamespace | None = None) -> Iterator[Receiv
             """A sidecar that ended is no news."""
 
     with namespace.inside() if namespace is not None else nullcontext():
-        server = Server(("127.0.0.1", 0), Handler)
+        server = Server(("127.0.0.1", port), Handler)
     received.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -139,7 +139,10 @@ def http_collector(namespace: NetworkNamespace | None = None) -> Iterator[Receiv
 
 
 @contextmanager
-def grpc_collector(namespace: NetworkNamespace | None = None) -> Iterator[Received]:
+def grpc_collector(
+    namespace: NetworkNamespace | None = None, *, port: int = 0, pair: tuple[bytes, bytes] | None = None
+) -> Iterator[Received]:
+    """pair: key and certificate, PEM; without them it speaks cleartext."""
     received = Received()
 
     class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
@@ -157,7 +160,11 @@ def grpc_collector(namespace: NetworkNamespace | None = None) -> Iterator[Receiv
         server = grpc.server(threads)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
-        received.port = server.add_insecure_port("127.0.0.1:0")
+        where = f"127.0.0.1:{port}"
+        if pair is None:
+            received.port = server.add_insecure_port(where)
+        else:
+            received.port = server.add_secure_port(where, grpc.ssl_server_credentials([pair]))
         server.start()
         try:
             yield received
