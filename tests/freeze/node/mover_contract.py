@@ -147,13 +147,17 @@ class MoverContract:
     def limit(self, at: Driver, pod: Pod, number: int = 0) -> CpuThrottle:
         return CpuThrottle.open(at.node.at(pod.paths[number], "cpu"))
 
+    def someone_limits(self, at: Driver, pod: Pod, quota_us: int, number: int = 0) -> None:
+        """As kubelet would: it knows nothing of us."""
+        Path(at.node.at(pod.paths[number], "cpu"), "cpu.cfs_quota_us").write_text(str(quota_us))
+
     @pytest.mark.fz("FZ-080", "FZ-081", "FZ-082", "FZ-083", "FZ-085")
     @pytest.mark.parametrize("way", ["up", "through-frozen", "frozen-first"])
     def test_the_exact_limit_is_back_whatever_the_way(self, at: Driver, way: str) -> None:
         pod = at.node.pod(["a", "b"])
         works = [at.node.run(path) for path in pod.paths]
         limits = [self.limit(at, pod, number) for number in range(2)]
-        Path(at.node.at(pod.paths[1], "cpu"), "cpu.cfs_quota_us").write_text("73000")
+        self.someone_limits(at, pod, 73_000, 1)
         before = [str(limit.read()) for limit in limits]
         assert before == ["max 100000", "73000 100000"]
         mover = at.mover(pod)
@@ -179,7 +183,7 @@ class MoverContract:
         at.node.run(pod.paths[0])
         mover = at.mover(pod)
         assert reached(at.moved(mover, THROTTLED), THROTTLED)
-        Path(at.node.at(pod.paths[0], "cpu"), "cpu.cfs_quota_us").write_text("50000")
+        self.someone_limits(at, pod, 50_000)
         assert mover.seen() is RUNNING
         assert reached(at.moved(mover, RUNNING), RUNNING)
         limit = self.limit(at, pod)
@@ -474,7 +478,7 @@ class MoverContract:
         pod = at.node.pod()
         at.node.run(pod.paths[0])
         record = at.mover(pod).held()
-        Path(at.node.at(pod.paths[0], "cpu"), "cpu.cfs_quota_us").write_text("60000")
+        self.someone_limits(at, pod, 60_000)
         mover = at.mover(pod, adopt=record)
         assert mover.seen() is RUNNING
         for rung in (RUNNING, THROTTLED, RUNNING):
