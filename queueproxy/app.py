@@ -109,6 +109,8 @@ class Sidecar:
             drain=self.drain,
             log=log,
         )
+        if self.sleep is not None:
+            self.plane.let_down = self.sleep.let_down
         self.plane.probe_asked = lambda who: self.pause.answered(who, "asleep" if policy.asleep else "awake")
         self.telemetry = Telemetry(config, loop, log, self.plane, self.pause)
         self.accept = self.telemetry.accept

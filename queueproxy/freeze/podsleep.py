@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from math import inf
 from random import Random
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from queueproxy.freeze.mounts import Way
 from queueproxy.freeze.session import Session
 from queueproxy.freeze.settings import IdleSettings
 from queueproxy.freeze.terms import settings
-from queueproxy.freeze.vocabulary import Ask, Look, Moved, Rung
+from queueproxy.freeze.vocabulary import HARMED, Ask, Look, Moved, Rung, State
 from queueproxy.freeze.watch import GateWatch
 
 __all__ = ["FreezerCounts", "PodSleep", "SleepLog"]
@@ -58,7 +59,8 @@ class PodSleep:
     """woke(): the app was woken for more than a knock; time for a real probe (FZ-042)."""
 
     __slots__ = (
-        "_by_knock", "_counts", "_failed", "_gate", "_knock", "_log", "_loop", "_session", "_watch", "_woke", "client",
+        "_by_knock", "_counts", "_failed", "_first", "_gate", "_knock", "_log", "_loop", "_session", "_thawed_at",
+        "_watch", "_woke", "client",
     )  # fmt: skip
 
     patience = 10.0
@@ -85,6 +87,8 @@ class PodSleep:
         self._watch: GateWatch | None = None
         self._by_knock = False  # the last wake
         self._failed = -1  # the generation whose failure was told
+        self._thawed_at = -inf
+        self._first: tuple[float, str] | None = None  # the first request since the last sleep that found no app
         counts.freezer_up = False
         counts.freezer_faults = lambda: {fault.value: n for fault, n in self._session.outage.faults.items()}
 
@@ -96,7 +100,7 @@ class PodSleep:
         self._gate, self._watch = gate, watch
         self._knock = knock = Knock(self._loop, gate, user_port, ports_of_ours)
         self._counts.knocks = lambda: knock.knocks
-        self.client.why = lambda: gate.policy.why
+        self.client.why = self._why
         gate.disable("no freezer yet")
 
     def begin(self) -> None:
@@ -120,6 +124,23 @@ class PodSleep:
         """For the gate: a reason not to sleep."""
         assert self._knock is not None
         self._knock.look(look, looked)
+
+    def let_down(self, began_at: float, what: str) -> None:
+        """A request failed at connection level. When it came tells whether it had waited for the thaw (FZ-084)."""
+        if self._first is None or began_at < self._first[0]:
+            self._first = began_at, what
+
+    def _why(self) -> str:
+        """The reason of a wish. Falling asleep is when the node has to know what the last sleep did."""
+        assert self._gate is not None
+        policy = self._gate.policy
+        if self._first is None or policy.state is State.WAKING or policy.state is State.TERMINATING:
+            return policy.why
+        (began_at, what), self._first = self._first, None
+        if began_at > self._thawed_at:
+            return policy.why  # an ordinary failure: the app had been running
+        self._log.warning("The first request after a thaw failed", error=what)
+        return f"{HARMED}the first request after a thaw failed: {what}"
 
     # -- the client's owner
 
@@ -185,7 +206,9 @@ class PodSleep:
         tell(_DONE[rung], mechanism=detail, tookUs=round(took * 1e6), **fields)
         if rung is not Rung.RUNNING:
             self._knock.start()
-        elif not self._by_knock:
+            return
+        self._thawed_at = now
+        if not self._by_knock:
             self._woke()
 
     def waited(self, waited_for: float) -> None:

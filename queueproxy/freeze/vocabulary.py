@@ -8,7 +8,7 @@ from enum import Enum, IntEnum
 from typing import NamedTuple
 
 __all__ = [
-    "DROP_POOL", "NOTHING", "OPEN", "TRANSITIONS",
+    "DROP_POOL", "HARMED", "NOTHING", "OPEN", "TRANSITIONS",
     "Ask", "Effect", "Effects", "Look", "Moved", "Refuse", "Rung", "Signal", "State",
 ]  # fmt: skip
 
@@ -54,6 +54,7 @@ class Signal(Enum):
     DROP_POOL = "drop pool"
 
 
+HARMED = "harmed: "  # how the reason of a wish begins when the first request after a thaw found no app (FZ-084)
 OPEN = Signal.OPEN  # running is confirmed: release all waiters together (FZ-031)
 DROP_POOL = Signal.DROP_POOL  # close the pooled upstream connections: their keep-alive is overdue after sleep (FZ-030)
 

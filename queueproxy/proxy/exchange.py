@@ -327,7 +327,7 @@ class Exchange:
     def fail(self, failure: Failure) -> None:
         """Ends a request that has no answer yet with one of ours; the only place that writes error answers."""
         self._let_go()
-        self.plane.recorder.refuse(failure.kind)
+        self.plane.refused(self, failure)
         if failure.status == 502 and failure.kind != "request_body":  # a client must not fill the log
             self.plane.log.error("error reverse proxying request", error=failure.text)
         self._keep = (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from queueproxy.codec.headers import K_NETWORK_PROBE, USER_AGENT
+from queueproxy.errors import Failure
 from queueproxy.limit.gate import LimitGate
 from queueproxy.metrics.recorder import Recorder
 from queueproxy.proxy.classify import MARKED, NETWORK_PROBE, PROBE_AGENTS, Kind, OwnAnswer, probe_answer
@@ -63,12 +64,14 @@ class Plane:
     """limit is None without a limiter (CC = 0, QP-152). closing: connections end after their present answer.
 
     exchange: what a request is run by; another class when somebody observes (proxy.observed), so that nobody pays else.
-    http: counts of proxy.measured. tracer: of proxy.traced. probe_asked: told who asked, of each probe.
+    http: counts of proxy.measured. tracer: of proxy.traced. probe_asked: told who asked, of each probe. let_down: told
+    of each request to which the app had no connection or no answer: when it came, and what was wrong.
     """
 
     __slots__ = (
-        "closing", "connections", "drain", "exchange", "gate", "health", "http", "idle_empty", "in_flight", "limit",
-        "log", "loop", "observer", "pool", "probe_asked", "recorder", "shortest", "timeouts", "tracer", "tunnels",
+        "closing", "connections", "drain", "exchange", "gate", "health", "http", "idle_empty", "in_flight", "let_down",
+        "limit", "log", "loop", "observer", "pool", "probe_asked", "recorder", "shortest", "timeouts", "tracer",
+        "tunnels",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +102,7 @@ class Plane:
         self.http: HttpCounts | None = None
         self.tracer: Tracer | None = None
         self.probe_asked: Callable[[str], None] | None = None
+        self.let_down: Callable[[float, str], None] | None = None
         self.closing = False
         self.in_flight = 0  # requests inside the chain, tunnels included; what shutdown waits for
         self.tunnels = 0  # of those, upgraded connections, which get 60 s more (QP-285)
@@ -107,6 +111,12 @@ class Plane:
 
     def __repr__(self) -> str:
         return f"<Plane in_flight={self.in_flight} connections={len(self.connections)} closing={self.closing}>"
+
+    def refused(self, exchange: Exchange, failure: Failure) -> None:
+        """A request gets one of our own answers."""
+        self.recorder.refuse(failure.kind)
+        if self.let_down is not None and failure.kind in _LET_DOWN:
+            self.let_down(exchange.began_at, failure.text)
 
     def settle(self, exchange: Exchange, status: int, reached: bool, now: float) -> None:
         """Gives back what `Exchange.begin` and `admitted` took; called once per request, by its one exit.
@@ -151,4 +161,5 @@ def _asker(agent: bytes) -> str:
     return next(word for word, prefix in zip(_ASKERS, PROBE_AGENTS, strict=True) if agent.startswith(prefix))
 
 
+_LET_DOWN = frozenset(("dial", "dial_timeout", "upstream_eof", "upstream_lost"))  # kinds: errors at connection level
 _ASKERS = ("kubelet", "activator", "autoscaler")

@@ -383,6 +383,20 @@ def test_a_connection_nobody_has_accepted_keeps_the_app_awake(pod: SleepyPod) ->
         pod.freezer.until(lambda: pod.freezer.rung is FROZEN)
 
 
+@pytest.mark.fz("FZ-084")
+def test_an_app_that_drops_its_first_request_after_a_thaw_is_reported_to_the_freezer(pod: SleepyPod) -> None:
+    pod.asleep()
+    client = pod.client()
+    client.ask("POST", "/")
+    pod.origin.request().wire.close()
+    assert client.response().status == 502
+    pod.freezer.until(lambda: pod.freezer.rung is FROZEN)
+    assert pod.freezer.puts[-1].reason == "harmed: the first request after a thaw failed: EOF"
+    pod.served()
+    pod.freezer.until(lambda: pod.freezer.rung is FROZEN)
+    assert pod.freezer.puts[-1].reason.startswith("idle for")
+
+
 @pytest.mark.fz("FZ-012")
 def test_an_app_that_restarted_is_left_awake_until_it_is_ready_again(tokens: Path) -> None:
     probe = '{"tcpSocket":{"host":"127.0.0.1","port":8080},"periodSeconds":1,"timeoutSeconds":1,"successThreshold":1}'

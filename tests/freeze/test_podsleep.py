@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from queueproxy.clock import monotonic
 from queueproxy.freeze.address import Address
 from queueproxy.freeze.annotations import DEFAULTS, Mode
 from queueproxy.freeze.gate import Gate
@@ -126,6 +127,36 @@ def test_knocks_are_told_at_debug_level_and_need_no_probe(tmp_path: Path) -> Non
         await the.until(lambda: len(the.log.said("The app is frozen")) == 2)
         assert the.log.said("The app runs again") == ["debug"]
         assert the.log.said("The app is frozen") == ["info", "debug"] and the.woke == 0
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.fz("FZ-084")
+@pytest.mark.parametrize(
+    ("waited", "harmed"),
+    [pytest.param(True, True, id="it had waited for the thaw"), pytest.param(False, False, id="the app ran already")],
+)
+def test_a_first_request_that_finds_no_app_is_told_with_the_next_sleep(
+    tmp_path: Path, waited: bool, harmed: bool
+) -> None:
+    async def scene(the: Scene, freezer: ScriptedFreezer) -> None:
+        the.sleep.begin()
+        the.gate.ready()
+        await the.until(lambda: freezer.rung is FROZEN)
+        came_at = monotonic()
+        the.gate.arrived(came_at)
+        await the.until(lambda: the.gate.is_open and the.log.said("The app runs again"))
+        the.sleep.let_down(monotonic() + 9.0, "a later one")
+        the.sleep.let_down(came_at if waited else monotonic(), "EOF")
+        the.gate.left(monotonic())
+        await the.until(lambda: freezer.rung is FROZEN)
+        told = "harmed: the first request after a thaw failed: EOF"
+        assert (freezer.puts[-1].reason == told) is harmed
+        assert len(the.log.said("The first request after a thaw failed")) == harmed
+        the.gate.touched("accept")
+        await the.until(lambda: freezer.rung is RUNNING)
+        await the.until(lambda: freezer.rung is FROZEN)
+        assert not freezer.puts[-1].reason.startswith("harmed"), "told once"
 
     play(tmp_path, scene)
 

@@ -69,3 +69,28 @@ def test_who_probes_is_told(lines: bytes, who: list[str]) -> None:
         wires.plane.probe_asked = asked.append
         wires.client().says(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
         assert asked == who
+
+
+@pytest.mark.fz("FZ-084")
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        pytest.param(b"", "EOF", id="hung up"),
+        pytest.param(HELLO, None, id="answered"),
+        pytest.param(b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n", None, id="an error of its own"),
+        pytest.param(b"garbage\r\n\r\n", None, id="garbage"),
+    ],
+)
+def test_who_asks_for_it_is_told_of_a_request_that_found_no_app(answer: bytes, what: str | None) -> None:
+    with Wires() as wires:
+        told: list[tuple[float, str]] = []
+        wires.plane.let_down = lambda began_at, what: told.append((began_at, what))
+        came_at = wires.clock.now
+        wires.client().says(GET)
+        app = wires.dialled()
+        wires.loop.advance(1.0)
+        if answer:
+            app.says(answer)
+        else:
+            app.leaves()
+        assert told == ([(came_at, what)] if what is not None else [])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-__all__ = ["HARMED", "Fallback"]
+__all__ = ["Fallback"]
 
-HARMED = "harmed: "  # how a sidecar's reason begins when the first request after a thaw failed at connection level
 _LARGEST = 1024  # revisions; nodes have a few hundred pods
 
 

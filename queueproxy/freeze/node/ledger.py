@@ -31,14 +31,13 @@ from queueproxy.freeze.node.actions import (
     Verdict,
 )
 from queueproxy.freeze.node.entry import Entry
-from queueproxy.freeze.node.fallback import HARMED
 from queueproxy.freeze.node.held import JournalHeld
 from queueproxy.freeze.node.inventory import PodFacts
 from queueproxy.freeze.node.losses import WINDOW
 from queueproxy.freeze.node.moved import Moved
 from queueproxy.freeze.node.permit import Terms
 from queueproxy.freeze.node.record import Record
-from queueproxy.freeze.vocabulary import Rung
+from queueproxy.freeze.vocabulary import HARMED, Rung
 from queueproxy.freeze.wire import Problem, StateRequest, View
 
 __all__ = [

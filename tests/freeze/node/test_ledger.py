@@ -8,7 +8,6 @@ from random import Random
 import pytest
 
 from queueproxy.freeze.annotations import Mode
-from queueproxy.freeze.node.fallback import HARMED
 from queueproxy.freeze.node.ledger import (
     Action,
     Actions,
@@ -25,7 +24,7 @@ from queueproxy.freeze.node.ledger import (
 )
 from queueproxy.freeze.node.moved import Moved
 from queueproxy.freeze.node.record import Record, decode_record, encode_record
-from queueproxy.freeze.vocabulary import Rung
+from queueproxy.freeze.vocabulary import HARMED, Rung
 from queueproxy.freeze.wire import Problem, StateRequest, Wanted
 from tests.support import podfacts
 from tests.support.podfacts import pod_uid
