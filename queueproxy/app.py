@@ -21,6 +21,7 @@ from queueproxy.codec.http1 import RequestHead
 from queueproxy.config import Config, ConfigError, load
 from queueproxy.drain import Drain, Effect
 from queueproxy.drain import Settings as DrainSettings
+from queueproxy.entrypoints import ExtensionFailed, extend
 from queueproxy.freeze.credential import find
 from queueproxy.freeze.gate import Gate
 from queueproxy.freeze.policy import IdlePolicy, IdleSettings
@@ -381,12 +382,16 @@ def serve(environ: Mapping[str, str], *, loop_kind: str = "auto", drain_settings
         sidecar = Sidecar(
             config, specs, loop, log, lambda line: (plain.write(line.encode() + b"\n"), None)[1], drain_settings
         )
+        close_extensions = extend(sidecar.plane, config, loop, log)
         # What was made so far stays: the collector need not look at it again. A request leaves no cycles behind, so
         # looking for them every 700 objects (the default) is work for nothing.
         gc.freeze()
         gc.set_threshold(COLLECT_AFTER, 10, 10)
         code = loop.run_until_complete(sidecar.run())
+        close_extensions()
         loop.run_until_complete(sidecar.close())
+    except ExtensionFailed as error:
+        return error.tell(log)
     finally:
         loop.close()
     sidecar.close_logs()

@@ -62,6 +62,8 @@ HOSTNAME: Final = "HOSTNAME"
 QUEUEPROXY_TOKENS: Final = "QUEUEPROXY_TOKENS"
 QUEUEPROXY_PODINFO: Final = "QUEUEPROXY_PODINFO"
 QUEUEPROXY_CERTIFICATES: Final = "QUEUEPROXY_CERTIFICATES"
+# Which of the installed extensions are used; entrypoints.py reads it. An image sets it, the platform cannot.
+QUEUEPROXY_EXTENSIONS: Final = "QUEUEPROXY_EXTENSIONS"
 # Up to 1.9: the freezer daemon of old.
 CONCURRENCY_STATE_ENDPOINT: Final = "CONCURRENCY_STATE_ENDPOINT"
 CONCURRENCY_STATE_TOKEN_PATH: Final = "CONCURRENCY_STATE_TOKEN_PATH"  # noqa: S105 - a path, not a secret
@@ -144,6 +146,7 @@ class Config(NamedTuple):
     export: otlp.Export = otlp.Export()
     legacy_freezer: LegacyFreezer = LegacyFreezer()
     mounted: Mounted = Mounted()
+    extensions: str = ""  # off, or names in order; empty: all
     notes: tuple[str, ...] = ()  # what was set and cannot be honoured, for the log
 
 
@@ -203,6 +206,7 @@ def load(environ: Mapping[str, str]) -> Config:
         mounted=Mounted(
             env.text(QUEUEPROXY_TOKENS) or Mounted().tokens, env.text(QUEUEPROXY_PODINFO) or Mounted().podinfo
         ),
+        extensions=env.text(QUEUEPROXY_EXTENSIONS),
         notes=tuple(notes),
     )
 

@@ -165,6 +165,11 @@ def _proxy(recorder: Recorder) -> Iterator[Family]:
         "kn.serving.upstream.retries", "Requests repeated after a stale connection", [({}, recorder.retries)]
     )
     yield _counted("kn.serving.request.log.dropped", "Request log lines dropped unread", [({}, recorder.unlogged)])
+    if recorder.extension_failures:  # only where there are extensions
+        yield _counted(
+            "kn.serving.extension.failures", "Exceptions of extensions",
+            [({"extension": name, "hook": hook}, n) for (name, hook), n in sorted(recorder.extension_failures.items())],
+        )  # fmt: skip
 
 
 def _sleep(pause: PauseCounts, now: float) -> Iterator[Family]:

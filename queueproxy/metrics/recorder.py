@@ -10,9 +10,10 @@ class Recorder:
     """window feeds the autoscaler; invocations by status and refusals by reason feed people.
 
     unlogged: lines of the request log that nobody could be made to read. bounds: of the durations, in seconds.
+    extension_failures: by name and hook.
     """
 
-    __slots__ = ("arrived", "bounds", "invocations", "refused", "retries", "unlogged", "window")
+    __slots__ = ("arrived", "bounds", "extension_failures", "invocations", "refused", "retries", "unlogged", "window")
 
     def __init__(self, window: Window) -> None:
         self.window = window
@@ -22,6 +23,7 @@ class Recorder:
         self.refused: dict[str, int] = {}
         self.retries = 0
         self.unlogged = 0
+        self.extension_failures: dict[tuple[str, str], int] = {}
 
     def __repr__(self) -> str:
         return f"<Recorder {self.window!r} statuses={sorted(self.invocations)}>"

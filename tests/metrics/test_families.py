@@ -43,3 +43,11 @@ def test_the_series_of_all_the_rest_says_so_and_nothing_else() -> None:
 def test_seconds_of_the_present_state_run_on() -> None:
     (family,) = [f for f in families(sources()) if f.name == "kn.serving.pause.seconds"]
     assert {a["state"]: v for a, v in family.points}["running"] == 4.0
+
+
+def test_failures_of_extensions_are_listed_where_there_are_extensions() -> None:
+    seen = sources()
+    assert not [f for f in families(seen) if f.name == "kn.serving.extension.failures"]
+    seen.recorder.extension_failures = {("b", "request"): 2, ("a", "finished"): 0}
+    (family,) = [f for f in families(seen) if f.name == "kn.serving.extension.failures"]
+    assert family.points == [({"extension": "a", "hook": "finished"}, 0), ({"extension": "b", "hook": "request"}, 2)]
