@@ -36,6 +36,7 @@ from queueproxy.metrics.window import Window
 from queueproxy.net.descriptors import raise_limit
 from queueproxy.net.listen import ListenFailed, listen
 from queueproxy.net.tlsport import TlsFailed, TlsPort
+from queueproxy.probes.detection import SPEAKS_HTTP2
 from queueproxy.probes.readiness import Readiness
 from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import ProbeSpec, ProbeSpecError, decode
@@ -98,6 +99,7 @@ class Sidecar:
         policy = self.gate.policy
         self.prober = Prober(specs, loop, lambda: policy.asleep, stderr)
         self.prober.on_result = self._probed
+        self.prober.on_http2 = lambda: log.warning(SPEAKS_HTTP2)
         self.drain = Drain(drain_settings)
         self.plane = Plane(
             loop=loop,
@@ -369,7 +371,7 @@ def serve(environ: Mapping[str, str], *, loop_kind: str = "auto", drain_settings
     for note in config.notes:
         log.warning(note)
     try:
-        specs = decode(config.probe_json, multi=config.multi_probes)
+        specs = decode(config.probe_json, multi=config.multi_probes, detect=config.h2_detection)
     except ProbeSpecError as error:
         log.emergency("Queue container failed to parse readiness probe", error=str(error))
         log.close()

@@ -6,6 +6,8 @@ or says nothing, that is an answer too; only the attempt's error text tells the 
 
 * TCP: a connection that opens is a success, and is closed at once.
 * HTTPS: the certificate is not verified, as by the kubelet (D08): it is the app's own, on loopback.
+* With HTTP/2 detection the same request is made over HTTP/2 first (see `detection`), and each of the two has the whole
+  time: an app that stares at HTTP/2's preface has not failed yet. Nobody there is nobody there, whatever one speaks.
 * A connection to ourselves does not count. Dialling a port of the ephemeral range on which nobody listens may, once in
   a while, get that very port as its source, and TCP then connects the socket to itself; Go's dialler checks as well.
 """
@@ -19,6 +21,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from queueproxy.probes.detection import Http2Get
 from queueproxy.probes.grpc import HealthExchange
 from queueproxy.probes.http import MAX_REQUESTS, Hop, HttpExchange, following, netloc
 from queueproxy.probes.spec import Exec, Grpc, Handler, HttpGet, TcpSocket
@@ -48,9 +51,13 @@ class Exchange(Protocol):
 
 
 class Attempt:
-    """Calls `done` exactly once, from the loop and not before the constructor returns; never after `close`."""
+    """Calls `done` exactly once, from the loop and not before the constructor returns; never after `close`.
+
+    spoken: the major version of HTTP in which a detecting probe passed, 0 before.
+    """
 
     __slots__ = (
+        "_detection",
         "_done",
         "_encrypted",
         "_handler",
@@ -61,6 +68,7 @@ class Attempt:
         "_timer",
         "_transport",
         "_url",
+        "spoken",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handler: Handler, timeout_for: float, done: Done) -> None:
@@ -72,6 +80,8 @@ class Attempt:
         self._transport: asyncio.Transport | None = None
         self._encrypted = False
         self._url = ""
+        self._detection: asyncio.Task[str | None] | None = None
+        self.spoken = 0
         self._timer = loop.call_later(timeout_for, self._on_deadline) if timeout_for > 0 else None
         self._task = loop.create_task(self._make())
         self._task.add_done_callback(self._made)
@@ -90,10 +100,13 @@ class Attempt:
         self._timer = self._loop.call_later(LAST_LOOK_FOR, self._give_up)
 
     def _give_up(self) -> None:
-        if not self._over:
-            self._over = True
-            self._drop()
-            self._done(self._timed_out())
+        if self._over:
+            return
+        if self._detection is not None and self._detection.cancel():
+            return  # HTTP/1.1 is still to be tried
+        self._over = True
+        self._drop()
+        self._done(self._timed_out())
 
     def _made(self, task: asyncio.Task[str | None]) -> None:
         if task.cancelled():
@@ -140,6 +153,35 @@ class Attempt:
         return refused
 
     async def _get(self, get: HttpGet) -> str | None:
+        if not get.detect:
+            return await self._get_1(get)
+        self._detection = self._loop.create_task(self._get_2(get))
+        try:
+            refused = await self._detection
+        except asyncio.CancelledError:
+            if self._over:
+                raise
+            refused = None  # its time was up
+        if refused or self.spoken:
+            return refused
+        if self._transport is not None:
+            self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._timeout_for, self._on_deadline)
+        failure = await self._get_1(get)
+        self.spoken = 0 if failure else 1
+        return failure
+
+    async def _get_2(self, get: HttpGet) -> str | None:
+        """The error when nobody is there; `spoken` says whether it passed."""
+        self._url = Hop(get).url
+        exchange = Http2Get(Hop(get))
+        refused = await self._talk(exchange, get.host, get.port, None)
+        self.spoken = 2 if exchange.passed else 0
+        return f'Get "{self._url}": {refused}' if refused else None
+
+    async def _get_1(self, get: HttpGet) -> str | None:
         hop = Hop(get)
         for _ in range(MAX_REQUESTS):
             self._url = hop.url

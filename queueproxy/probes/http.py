@@ -20,7 +20,7 @@ import httptools
 
 from queueproxy.probes.spec import HttpGet
 
-__all__ = ["MAX_HEAD", "MAX_REQUESTS", "Hop", "HttpExchange", "following", "netloc"]
+__all__ = ["MAX_BODY", "MAX_HEAD", "MAX_REQUESTS", "Hop", "HttpExchange", "following", "netloc"]
 
 MAX_HEAD = 64 * 1024  # response head, 1xx included
 MAX_BODY = 64 * 1024  # read and dropped; the kubelet reads 10 KiB of a probe's body
@@ -43,21 +43,24 @@ class Hop(NamedTuple):
         get = self.get
         return f"{'https' if get.tls else 'http'}://{netloc(get.host, get.port)}{get.target}"
 
-    def request(self) -> bytes:
+    def fields(self) -> list[tuple[str, str]]:
+        """The request's header in order, Host first."""
         get = self.get
         given = {name.lower(): value for name, value in reversed(get.headers)}  # the first one of a name counts
-        host = (self.keep_host and given.get("host")) or netloc(get.host, get.port)
+        fields = [("Host", (self.keep_host and given.get("host")) or netloc(get.host, get.port))]
         agent = given.get("user-agent", USER_AGENT)
-        lines = [f"GET {get.target} HTTP/1.1", f"Host: {host}"]
         if agent:
-            lines.append(f"User-Agent: {agent}")
-        lines += [f"{name}: {value}" for name, value in get.headers if name.lower() not in _DROPPED]
+            fields.append(("User-Agent", agent))
+        fields += [(name, value) for name, value in get.headers if name.lower() not in _DROPPED]
         if self.referer and "referer" not in given:
-            lines.append(f"Referer: {self.referer}")
+            fields.append(("Referer", self.referer))
         if "accept-encoding" not in given:
-            lines.append("Accept-Encoding: gzip")
-        lines += ["Connection: close", "", ""]
-        return "\r\n".join(lines).encode()
+            fields.append(("Accept-Encoding", "gzip"))
+        return fields
+
+    def request(self) -> bytes:
+        lines = [f"GET {self.get.target} HTTP/1.1", *(f"{name}: {value}" for name, value in self.fields())]
+        return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
 
 
 class HttpExchange:

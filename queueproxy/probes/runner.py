@@ -30,7 +30,7 @@ TIMER_GRAIN = 0.001
 class _Lane:
     """One probe: what it asks, its machine, and the attempt and timer it has out."""
 
-    __slots__ = ("attempt", "spec", "timer", "verdict")
+    __slots__ = ("attempt", "spec", "spoken", "timer", "verdict")
 
     def __init__(self, spec: ProbeSpec) -> None:
         self.spec = spec
@@ -38,6 +38,7 @@ class _Lane:
             aggressive=spec.aggressive, timeout_for=spec.timeout_for, success_threshold=spec.success_threshold
         )
         self.attempt: Attempt | None = None
+        self.spoken = 0
         self.timer: asyncio.TimerHandle | None = None
 
     def drop(self) -> None:
@@ -54,6 +55,7 @@ class Prober:
     """Answers "is the app ready?" from truth. `last_result` is that of the last real run, None before the first.
 
     `on_result(ready)` is called after each real run, before those who asked: the first success arms the freeze policy.
+    `on_http2()` is called once, when the serving container has passed a detecting probe over HTTP/2.
     `stderr` gets one line at a time, without the newline.
     """
 
@@ -66,8 +68,10 @@ class Prober:
         "_pending",
         "_stderr",
         "_summaries",
+        "_told_http2",
         "_waiting",
         "last_result",
+        "on_http2",
         "on_result",
     )
 
@@ -89,10 +93,20 @@ class Prober:
         self._closed = False
         self.last_result: bool | None = None
         self.on_result: Callable[[bool], None] = _ignore
+        self._told_http2 = False
+        self.on_http2: Callable[[], None] = _nothing
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"running, {len(self._waiting)} waiting" if self._pending else "idle"
         return f"<Prober {state}, last {self.last_result}, {[lane.verdict for lane in self._lanes]}>"
+
+    @property
+    def spoken(self) -> int:
+        """The major version of HTTP in which the serving container, the first, last passed a detecting probe, or 0.
+
+        For whoever may choose how to talk to the app. Detection itself begins anew with each attempt, as upstream.
+        """
+        return self._lanes[0].spoken if self._lanes else 0
 
     @property
     def running(self) -> bool:
@@ -138,11 +152,19 @@ class Prober:
 
     def _attempted(self, lane: _Lane, error: str | None) -> None:
         if error is None:
+            if lane.attempt is not None and lane.attempt.spoken:
+                self._heard(lane, lane.attempt.spoken)
             self._do(lane, lane.verdict.passed(monotonic()))
         elif self._is_asleep():
             self.slept()
         else:
             self._do(lane, lane.verdict.failed(monotonic(), error))
+
+    def _heard(self, lane: _Lane, spoken: int) -> None:
+        lane.spoken = spoken
+        if spoken == 2 and lane is self._lanes[0] and not self._told_http2:
+            self._told_http2 = True
+            self.on_http2()
 
     def _on_timer(self, lane: _Lane) -> None:
         lane.timer = None
@@ -211,4 +233,8 @@ class Prober:
 
 
 def _ignore(_ready: bool) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass

@@ -46,6 +46,7 @@ class HttpGet(NamedTuple):
     tls: bool
     target: str  # path and query, encoded, always starting with a slash
     headers: tuple[tuple[str, str], ...]
+    detect: bool = False  # over HTTP/2 first (ENABLE_HTTP2_AUTO_DETECTION)
 
 
 class Grpc(NamedTuple):
@@ -77,8 +78,22 @@ class ProbeSpec(NamedTuple):
         return self.period_for == 0
 
 
-def decode(text: str, *, multi: bool) -> tuple[ProbeSpec, ...]:
-    """The probes of SERVING_READINESS_PROBE; none at all means "always ready". `multi`: an array is expected."""
+def decode(text: str, *, multi: bool, detect: bool = False) -> tuple[ProbeSpec, ...]:
+    """The probes of SERVING_READINESS_PROBE; none at all means "always ready".
+
+    multi: an array is expected. detect: HTTP probes find out whether the app speaks HTTP/2 without TLS.
+    """
+    return tuple(_detecting(spec) for spec in _decoded(text, multi)) if detect else _decoded(text, multi)
+
+
+def _detecting(spec: ProbeSpec) -> ProbeSpec:
+    handler = spec.handler
+    if isinstance(handler, HttpGet) and not handler.tls:
+        return spec._replace(handler=handler._replace(detect=True))
+    return spec
+
+
+def _decoded(text: str, multi: bool) -> tuple[ProbeSpec, ...]:
     if not text.strip():
         return ()
     try:

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueproxy.probes.attempt import Attempt
-from queueproxy.probes.grpc import MAX_ANSWER, HealthExchange
+from queueproxy.probes.grpc import HealthExchange
+from queueproxy.probes.http2 import MAX_ANSWER
 from queueproxy.probes.spec import Grpc
 from tests.support.probed import App, both_loops, refusing_port
 

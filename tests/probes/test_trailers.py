@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueproxy.probes.trailers import CODES, grpc_status
+from queueproxy.probes.trailers import CODES, grpc_status, http_status
 
 NAME = b"\x0bgrpc-status"
 # As the `hpack` package Huffman-codes grpc-status and the numbers, with their lengths before them.
@@ -55,3 +55,35 @@ def test_what_holds_no_status_has_none(block: bytes) -> None:
 @given(st.binary())
 def test_any_block_is_read_to_an_end(block: bytes) -> None:
     assert grpc_status(block) in {None, *range(len(CODES))}
+
+
+@pytest.mark.qp("QP-265")
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        (b"\x88", 200), (b"\x8e", 500), (b"\x8b", 304),  # entries of the static table
+        (b"\x48\x82\x64\x02", 302), (b"\x48\x83\x64\x0e\xff", 307),  # RFC 7541 C.6
+        (b"\x08\x03204", 204), (b"\x1e\x03503", 503), (b"\x20\x00\x07:status\x03418", 418),
+        (b"\x00\x85\xb8\x84\x8d\x36\xa3\x03418", 418),  # its name coded as well
+        (b"\x00\x01a\x01b\x89", 204),
+    ],
+)  # fmt: skip
+def test_an_http_status_is_found(block: bytes, status: int) -> None:
+    assert http_status(block) == status
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"", b"\x82", b"\x00\x01a\x03200", b"\x08\x0220", b"\x08\x04" + b"2000", b"\x08\x03abc", b"\x08\x82\x64",
+        b"\x48\x82\xff\xff", b"\x48\x82\x64\x03", b"\x48\x84\x64\x0e\xff\xff",
+    ],
+)  # fmt: skip
+def test_what_holds_no_http_status_has_none(block: bytes) -> None:
+    assert http_status(block) is None
+
+
+@given(st.binary())
+def test_any_block_is_read_to_an_end_for_its_http_status_too(block: bytes) -> None:
+    found = http_status(block)
+    assert found is None or 0 <= found < 1000

@@ -47,7 +47,7 @@ Answer = Callable[[int], bytes | None]  # connection number, from 1 -> what to s
 
 
 class App:
-    """`async with App(answer) as app`: reads up to a blank line, says what `answer` says and closes.
+    """`async with App(answer) as app`: reads up to a blank line, says what `answer` says once and closes.
 
     Counts `accepted` connections, keeps the `heard` bytes of each and how each was `lost`.
     """
@@ -107,6 +107,7 @@ class _AppConnection(asyncio.Protocol):
     def __init__(self, app: App) -> None:
         self._app = app
         self._number = 0
+        self._answered = False
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,7 +122,8 @@ class _AppConnection(asyncio.Protocol):
         app, at = self._app, self._number - 1
         app.heard[at] += data
         app.changed()
-        if app.heard[at].endswith(b"\r\n\r\n"):
+        if not self._answered and b"\r\n\r\n" in app.heard[at]:
+            self._answered = True
             answer = app.answer(self._number)
             if answer is not None:
                 self._transport.write(answer)
