@@ -6,6 +6,7 @@ with containers in tests/e2e.
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import threading
@@ -119,7 +120,7 @@ def test_without_a_token_no_connection_is_ever_tried(tmp_path: Path) -> None:
         assert pod.freezer.connections == 0 and not pod.sidecar.listens(USER_METRICS)
 
 
-@pytest.mark.fz("FZ-014", "FZ-065")
+@pytest.mark.fz("FZ-014", "FZ-065", "D-02")
 @pytest.mark.parametrize("how", ["refused", "black hole", "silent"])
 def test_a_freezer_out_of_reach_delays_neither_start_nor_requests(tokens: Path, how: str) -> None:
     """192.0.2.1 is beyond a wire on which nobody answers: a black hole."""
@@ -148,7 +149,7 @@ def test_a_freezer_out_of_reach_delays_neither_start_nor_requests(tokens: Path, 
         assert sum("No freezer" in line for line in pod.sidecar.lines) == 1, "said once (D13)"
 
 
-@pytest.mark.fz("FZ-031")
+@pytest.mark.fz("FZ-031", "D-20")
 def test_a_hundred_requests_cost_one_thaw_and_go_on_together(pod: SleepyPod) -> None:
     pod.asleep()
     go = threading.Event()
@@ -233,7 +234,7 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(pod: SleepyPod) -> Non
     pod.served()
 
 
-@pytest.mark.fz("FZ-040", "FZ-041", "FZ-037")
+@pytest.mark.fz("FZ-040", "FZ-041", "FZ-037", "L-07")
 def test_probes_of_a_sleeping_app_are_answered_without_touching_it(pod: SleepyPod) -> None:
     pod.asleep()
     for _ in range(50):
@@ -242,7 +243,7 @@ def test_probes_of_a_sleeping_app_are_answered_without_touching_it(pod: SleepyPo
     assert pod.origin.idle and pod.freezer.rung is FROZEN and len(pod.freezer.puts) == 1
 
 
-@pytest.mark.fz("FZ-050", "FZ-053", "FZ-054")
+@pytest.mark.fz("FZ-050", "FZ-053", "FZ-054", "D-05", "D-24")
 def test_sigterm_wakes_for_good_and_the_drain_goes_on_serving(pod: SleepyPod) -> None:
     pod.asleep()
     pod.sidecar.signal(signal.SIGTERM)
@@ -273,7 +274,7 @@ def test_a_freezer_that_hangs_does_not_delay_the_drain(pod: SleepyPod) -> None:
     pod.served()
 
 
-@pytest.mark.fz("FZ-068")
+@pytest.mark.fz("FZ-068", "D-28")
 def test_a_sidecar_killed_while_its_app_sleeps_finds_it_and_wakes_it(pod: SleepyPod) -> None:
     pod.asleep()
     generation = pod.freezer.generation
@@ -302,6 +303,66 @@ def test_a_refused_freeze_leaves_the_app_running_and_requests_alone(pod: SleepyP
     assert warned["detail"] == "refused: scripted"
     pod.served()
     assert pod.freezer.rung is RUNNING
+
+
+@pytest.mark.fz("FZ-022", "D-23")
+def test_a_freeze_that_takes_seconds_delays_no_answer_and_no_request(pod: SleepyPod) -> None:
+    pod.asleep()
+    go = threading.Event()
+    pod.freezer.script = lambda call: (
+        (go.wait(PATIENCE), None)[1] if call.method == "PUT" and call.wish.wanted is Wanted.IDLE else None
+    )
+    client = pod.client()
+    client.ask("GET", "/")
+    pod.origin.request().wire.answer()
+    assert client.response().status == 200
+    pod.freezer.until(lambda: pod.freezer.calls[-1].wish.wanted is Wanted.IDLE)  # and stays unanswered
+    began = time.monotonic()
+    client.ask("GET", "/")
+    go.set()  # the freezer answers in order, as one connection has it
+    pod.origin.request().wire.answer()
+    assert client.response().status == 200 and time.monotonic() - began < 1.0
+
+
+@pytest.mark.fz("FZ-042")
+def test_what_broke_while_the_app_slept_shows_in_a_real_probe_after_the_wake(tokens: Path) -> None:
+    probe = '{"httpGet":{"host":"127.0.0.1","port":8080,"path":"/healthz"},"periodSeconds":1,"timeoutSeconds":1}'
+    with sleepy_pod(tokens, SERVING_READINESS_PROBE=probe) as pod:
+        pod.started()
+
+        def probed(status: int) -> int:
+            kubelet = pod.client()
+            kubelet.ask("GET", "/", "User-Agent: kube-probe/1.31", "K-Network-Probe: queue")
+            pod.origin.request().wire.answer(status)
+            return kubelet.response().status
+
+        assert probed(200) == 200
+        pod.freezer.until(lambda: pod.freezer.rung is FROZEN)
+        client = pod.client()
+        client.ask("GET", "/hello")
+        asked = {each.target: each.wire for each in pod.origin.requests(2)}
+        asked[b"/healthz"].answer(500)  # nobody asked for this probe
+        asked[b"/hello"].answer()
+        assert client.response().status == 200
+        pod.sidecar.whole_stat()  # twenty times its grace
+        assert pod.freezer.rung is RUNNING, "an app that is not well is not put to sleep"
+        assert probed(500) == 503 and probed(200) == 200
+        pod.freezer.until(lambda: pod.freezer.rung is FROZEN)
+
+
+@pytest.mark.fz("FZ-101")
+def test_a_request_that_waited_for_the_thaw_says_so_in_its_log_line(tokens: Path) -> None:
+    seen = {"enableRequestLog": True, "requestLogTemplate": "{{.Request.URL.Path}} {{.ThawWait}}"}
+    with sleepy_pod(tokens, OBSERVABILITY_CONFIG=json.dumps(seen)) as pod:
+        pod.started().asleep()
+        client = pod.client()
+        for path in ("/slept", "/awake"):
+            client.ask("GET", path)
+            pod.origin.request().wire.answer()
+            assert client.response().status == 200
+        pod.sidecar.until(lambda: len(pod.sidecar.output) >= 2)
+        waited = {path: float(wait) for path, wait in (line.split() for line in pod.sidecar.output[:2])}
+        assert 0.0 < waited["/slept"] < 1.0 and waited["/awake"] == 0.0
 
 
 @pytest.mark.fz("FZ-113")

@@ -128,7 +128,7 @@ def test_a_killed_freezer_costs_no_request_not_even_one_to_a_sleeping_app(stack:
     assert not stack.frozen
 
 
-@pytest.mark.fz("FZ-050", "FZ-054")
+@pytest.mark.fz("FZ-050", "FZ-054", "D-06")
 def test_a_pod_that_ends_while_asleep_hears_its_sigterm_and_its_requests_are_answered(stack: Stack) -> None:
     stack.asleep()
     stack.sidecar.signal(signal.SIGTERM)

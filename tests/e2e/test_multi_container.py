@@ -17,7 +17,7 @@ def world() -> Iterator[World]:
         yield running
 
 
-@pytest.mark.fz("FZ-073", "FZ-074")
+@pytest.mark.fz("FZ-073", "FZ-074", "L-04")
 def test_two_containers_sleep_and_wake_together(world: World) -> None:
     with world.pod(containers=("serving", "helper")) as pod:
         serving, helper = pod.apps
@@ -46,7 +46,7 @@ def test_the_annotation_narrows_it_to_the_containers_it_names(world: World) -> N
         assert watch.spans == []
 
 
-@pytest.mark.fz("FZ-012", "FZ-096")
+@pytest.mark.fz("FZ-012", "FZ-096", "D-27")
 def test_a_container_that_dies_asleep_is_replaced_and_its_successor_sleeps_too(world: World) -> None:
     with world.pod() as pod:
         pod.app.until_frozen()

@@ -141,7 +141,7 @@ def test_a_pod_that_must_not_sleep_never_does(world: World, annotations: dict[st
         assert watch.naps(pod.app) == 0
 
 
-@pytest.mark.fz("FZ-081", "FZ-082", "FZ-083", "FZ-085")
+@pytest.mark.fz("FZ-081", "FZ-082", "FZ-083", "FZ-085", "L-10")
 def test_a_throttled_pod_gets_next_to_no_cpu_and_all_of_it_back(world: World) -> None:
     def quota(pod: Pod) -> str:
         return pod.app.read("cpu.max") or pod.app.read("cpu.cfs_quota_us", "cpu")

@@ -52,7 +52,7 @@ def test_it_stays_awake_until_it_is_gone(world: World, pod: Pod) -> None:
         assert max(later - earlier for earlier, later in pairwise(ticks)) < 0.5
 
 
-@pytest.mark.fz("FZ-050", "FZ-053", "FZ-054")
+@pytest.mark.fz("FZ-050", "FZ-053", "FZ-054", "L-06")
 def test_a_deleted_pod_is_awake_for_its_end_and_serves_until_then(world: World, pod: Pod) -> None:
     sent = monotonic()
     world.api.terminate(pod.manifest())

@@ -350,7 +350,7 @@ def test_a_lost_answer_costs_one_attempt_not_the_wish(
     assert [wish.generation for wish in freezer.puts] == [1, 1]
 
 
-@pytest.mark.fz("FZ-063")
+@pytest.mark.fz("FZ-063", "D-08")
 def test_a_freezer_that_never_answers_is_bounded_in_time(play: Callable[..., None], freezer: ScriptedFreezer) -> None:
     async def scene(side: Side) -> None:
         await side.ready()

@@ -359,7 +359,7 @@ def test_a_ready_pod_without_traffic_freezes_once_at_uptime_plus_grace() -> None
     assert door.policy.next_deadline() is None
 
 
-@pytest.mark.fz("FZ-010")
+@pytest.mark.fz("FZ-010", "D-03")
 def test_an_app_that_was_never_ready_is_never_put_to_sleep() -> None:
     door = Door(min_uptime=0.0, freeze_after=0.0)
     door.request(1.0)
@@ -395,7 +395,7 @@ def test_an_unready_app_stays_awake_without_serving_its_uptime_again() -> None:
     assert door.to(1000.0).asks() == [12.0, 102.0]
 
 
-@pytest.mark.fz("FZ-020")
+@pytest.mark.fz("FZ-020", "L-05")
 @pytest.mark.parametrize("grace", [0.0, 0.3, 2.0])
 def test_the_grace_is_kept_to_the_millisecond(grace: float) -> None:
     policy = IdlePolicy(IdleSettings(min_uptime=0.0, freeze_after=grace))
@@ -427,7 +427,7 @@ def test_the_deadline_is_where_next_deadline_says() -> None:
     assert door.policy.next_deadline() is None
 
 
-@pytest.mark.fz("FZ-021", "FZ-029")
+@pytest.mark.fz("FZ-021", "FZ-029", "D-22")
 def test_a_saturated_queue_never_sleeps() -> None:
     door = awake_door(freeze_after=0.0)
     for _ in range(100):
@@ -585,7 +585,7 @@ def test_a_hundred_requests_wake_the_app_once_and_are_released_together() -> Non
     assert said == [Ask(RUNNING, 2, "request"), OPEN] and door.policy.busy == 100
 
 
-@pytest.mark.fz("FZ-032", "FZ-033", "FZ-039")
+@pytest.mark.fz("FZ-032", "FZ-033", "FZ-039", "D-21")
 def test_an_arrival_supersedes_a_freeze_in_flight_and_the_late_answer_changes_nothing() -> None:
     book = Playbook(IdlePolicy(IdleSettings(min_uptime=0.0, look_first=False)), ignoring=(Moved,))
     book.at(0) >> on.ready()

@@ -152,7 +152,7 @@ def test_t06_an_accomplice_cannot_keep_a_pod_awake(freezer: FreezerProcess, vict
 # -- T-02, T-03, T-04: tokens that are not what they should be
 
 
-@pytest.mark.fz("FZ-125", "FZ-126", "FZ-127")
+@pytest.mark.fz("FZ-125", "FZ-126", "FZ-127", "D-07")
 @pytest.mark.parametrize(
     "mint",
     [
@@ -423,7 +423,7 @@ def test_t20_a_refusal_tells_nothing_about_other_pods(freezer: FreezerProcess, v
     assert victim.app.spec["metadata"]["name"] not in there.body.decode()
 
 
-@pytest.mark.fz("FZ-102")
+@pytest.mark.fz("FZ-102", "D-11")
 def test_t21_no_token_and_no_secret_is_in_the_log_nor_on_the_operators_port(
     freezer: FreezerProcess, victim: Victim, thief: Resident
 ) -> None:

@@ -69,7 +69,7 @@ def test_the_freezer_is_uid_0_and_nothing_besides() -> None:
     assert "hostIPC" not in pod() and "initContainers" not in pod()
 
 
-@pytest.mark.fz("FZ-120", "FZ-121")
+@pytest.mark.fz("FZ-120", "FZ-121", "L-03")
 def test_of_the_node_it_has_the_kubepods_directory_and_its_journal() -> None:
     host = [volume["hostPath"] for volume in pod()["volumes"] if "hostPath" in volume]
     assert {each["path"]: each["type"] for each in host} == {
@@ -82,7 +82,7 @@ def test_of_the_node_it_has_the_kubepods_directory_and_its_journal() -> None:
     assert not re.search(r"\.sock\b|/var/run/(?!secrets)|/run/containerd", (FREEZER / "daemonset.yaml").read_text())
 
 
-@pytest.mark.fz("FZ-122")
+@pytest.mark.fz("FZ-122", "L-12")
 def test_rbac_is_reviews_of_tokens_and_a_look_at_pods() -> None:
     role, binding = documents(FREEZER / "rbac.yaml")
     rights = {
@@ -194,7 +194,7 @@ def test_what_is_commented_out_is_the_default_and_the_other_ways_to_listen_are_g
     assert unix.listen.sidecars.path
 
 
-@pytest.mark.fz("FZ-001")
+@pytest.mark.fz("FZ-001", "L-09")
 def test_knative_is_told_two_things() -> None:
     (patch,) = documents(PATCHES / "knative-config/config-deployment.yaml")
     assert patch["metadata"] == {"name": "config-deployment", "namespace": "knative-serving"}

@@ -71,6 +71,7 @@ def test_an_apostrophe_does_not_break_the_line() -> None:
     assert b'"requestUrl": "/a\\u0027b"' in line(DEFAULT_REQUEST_LOG_TEMPLATE, raw)
 
 
+@pytest.mark.fz("FZ-101")
 def test_a_thaw_wait_is_there_for_those_who_ask() -> None:
     assert line("{{.ThawWait}} {{if .ThawWait}}woken{{end}}", thaw_wait=0.0005) == b"0.0005 woken"
     assert line("{{.ThawWait}}") == b"0"

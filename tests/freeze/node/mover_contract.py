@@ -229,7 +229,7 @@ class MoverContract:
 
     # === All or nothing. ===
 
-    @pytest.mark.fz("FZ-072", "FZ-074")
+    @pytest.mark.fz("FZ-072", "FZ-074", "D-33")
     def test_when_one_does_not_stop_the_others_are_thawed_again(self, at: Driver) -> None:
         pod = at.node.pod(["a", "b", "c"])
         works = [at.node.run(path, mode) for path, mode in zip(pod.paths, ("ticking", "stuck", "ticking"), strict=True)]
@@ -308,7 +308,7 @@ class MoverContract:
 
     # === Containers that are gone. ===
 
-    @pytest.mark.fz("FZ-096")
+    @pytest.mark.fz("FZ-096", "D-35")
     def test_a_container_that_is_gone_counts_as_running(self, at: Driver) -> None:
         pod = at.node.pod(["a", "b"])
         works = [at.node.run(path) for path in pod.paths]

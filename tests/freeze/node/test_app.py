@@ -71,7 +71,7 @@ def test_a_pod_sleeps_and_wakes_at_its_sidecars_wish(
     assert app.token not in freezer.said and secret not in freezer.said
 
 
-@pytest.mark.fz("FZ-061")
+@pytest.mark.fz("FZ-061", "D-26")
 def test_the_same_generation_gets_the_same_answer_and_an_older_one_a_conflict(
     freezer: FreezerProcess, asleep: tuple[Resident, Sidecar, str]
 ) -> None:
@@ -319,7 +319,7 @@ def test_what_is_adopted_and_not_renewed_runs_when_its_one_lease_is_over(
         freezer.until(lambda: not freezer.frozen(app), "thawed", within=2.5)
 
 
-@pytest.mark.fz("FZ-064", "FZ-092")
+@pytest.mark.fz("FZ-064", "FZ-092", "D-10")
 def test_thaws_and_renewals_need_no_api_server_even_after_a_restart(node: Node, tmp_path: Path) -> None:
     with ApiServer() as api, FreezerProcess(api, node, tmp_path) as freezer:
         freezer.start()
@@ -460,7 +460,7 @@ def test_an_operators_port_that_is_taken_ends_the_freezer(own: FreezerProcess) -
     assert run.returncode == 1 and "the operators' port cannot be served" in run.stderr
 
 
-@pytest.mark.fz("FZ-120")
+@pytest.mark.fz("FZ-120", "L-02")
 def test_it_runs_as_uid_0_without_a_single_capability(own: FreezerProcess) -> None:
     command = [
         "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs",

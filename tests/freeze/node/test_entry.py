@@ -307,6 +307,7 @@ def test_too_many_that_wait_are_turned_away_and_nobody_else_is_harmed() -> None:
     assert sum(isinstance(action, Reply) for action in pod.hear(2.1, RUNNING)) == SETTINGS.waiting_cap
 
 
+@pytest.mark.fz("D-25")
 def test_a_wish_to_run_looks_at_the_kernel_even_when_nothing_is_held() -> None:
     pod = Pod()
     verdict = pod.ask(1.0, active(1))

@@ -65,7 +65,7 @@ CAPTURED = {
 }  # fmt: skip
 
 
-@pytest.mark.fz("FZ-073")
+@pytest.mark.fz("FZ-073", "D-04", "L-08")
 @pytest.mark.parametrize("name", captured.each_name())
 def test_a_captured_pod_freezes_what_its_service_declared_and_nothing_else(name: str) -> None:
     pod = captured.case(name).pod
@@ -81,7 +81,7 @@ def test_a_captured_pod_freezes_what_its_service_declared_and_nothing_else(name:
     assert seen.sidecar_id and seen.sidecar_id not in {each.id for each in seen.containers}
 
 
-@pytest.mark.fz("FZ-073")
+@pytest.mark.fz("FZ-073", "D-30", "D-34")
 @pytest.mark.parametrize(
     "pod",
     [
@@ -101,7 +101,7 @@ def test_a_container_is_not_chosen(pod: dict[str, Any]) -> None:
     assert seen.containers == () and seen.refusal
 
 
-@pytest.mark.fz("FZ-073")
+@pytest.mark.fz("FZ-073", "D-31")
 @pytest.mark.parametrize("name", ["queue-proxy", "istio-proxy", "linkerd-proxy"])
 def test_infrastructure_is_never_chosen_even_when_it_claims_the_revision(name: str) -> None:
     pod = knative_pod(containers=("user-container", name) if name != "queue-proxy" else ("user-container",))
@@ -110,7 +110,7 @@ def test_infrastructure_is_never_chosen_even_when_it_claims_the_revision(name: s
     assert [each.name for each in facts(pod).containers] == ["user-container"]
 
 
-@pytest.mark.fz("FZ-073")
+@pytest.mark.fz("FZ-073", "D-32")
 def test_init_native_sidecar_and_ephemeral_containers_are_never_chosen() -> None:
     claims = [{"name": "K_REVISION", "value": "hello-00001"}]
     pod = changed(
@@ -130,7 +130,7 @@ def test_init_native_sidecar_and_ephemeral_containers_are_never_chosen() -> None
     assert [each.name for each in facts(pod).containers] == ["user-container"]
 
 
-@pytest.mark.fz("FZ-073")
+@pytest.mark.fz("FZ-073", "D-09", "D-30")
 def test_the_newest_attempt_counts() -> None:
     pod = with_status(
         containerID=f"containerd://{container_id(UID, 'user-container', 1)}",
@@ -160,6 +160,7 @@ def test_annotations_set_the_policy_and_mistakes_are_told() -> None:
 PROBE = {"exec": {"command": ["true"]}}
 
 
+@pytest.mark.fz("FZ-044")
 @pytest.mark.parametrize("word", ["liveness", "startup", "readiness"])
 def test_an_exec_probe_is_throttled_not_frozen_with_the_reason(word: str) -> None:
     seen = facts(with_container(**{f"{word}Probe": PROBE}))

@@ -68,7 +68,7 @@ def limit_of(leaf: Leaf) -> Limit | None:
     return None if leaf.throttle is None else leaf.throttle.read()
 
 
-@pytest.mark.fz("FZ-078")
+@pytest.mark.fz("FZ-078", "L-01")
 @pytest.mark.parametrize("root", ["kubepods.slice", "kubepods"])
 @pytest.mark.parametrize("qos", ["guaranteed", "burstable", "besteffort"])
 @pytest.mark.parametrize("runtime", ["containerd", "cri-o", "docker"])

@@ -185,7 +185,7 @@ def test_what_is_not_http_gets_one_word_and_the_end(data: bytes, status: int) ->
     uvloop.run(story())
 
 
-@pytest.mark.fz("FZ-062")
+@pytest.mark.fz("FZ-062", "D-01")
 def test_a_state_that_the_kernel_did_not_confirm_is_never_a_success() -> None:
     async def story() -> None:
         async with serving() as served:
@@ -427,6 +427,7 @@ def test_a_review_that_takes_long_holds_nobody_else_up() -> None:
     uvloop.run(story())
 
 
+@pytest.mark.fz("D-36")
 def test_an_answer_that_comes_after_its_caller_has_gone_hurts_nobody() -> None:
     async def story() -> None:
         async with serving() as served:
