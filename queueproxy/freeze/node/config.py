@@ -17,7 +17,7 @@ from queueproxy.env import ConfigError
 from queueproxy.freeze.annotations import DEFAULTS, PREFIX, PodPolicy, parse, parse_duration
 from queueproxy.freeze.node.inventory import Rules
 from queueproxy.freeze.node.limits import Rate, Rates
-from queueproxy.freeze.node.naming import ROOTS
+from queueproxy.freeze.node.naming import ROOTS, roots_below
 
 __all__ = ["Address", "ConfigError", "Identity", "Leases", "Listen", "NodeConfig", "load", "parse_address"]
 
@@ -119,7 +119,7 @@ def load(text: str, environ: Mapping[str, str]) -> NodeConfig:
         ),
         kubeconfig=read.path("kubernetes.kubeconfig", ""),
         cgroups=read.path("cgroups.root", "/sys/fs/cgroup"),
-        kubepods=read.directories("cgroups.kubepods", ROOTS),
+        kubepods=_kubepods(read),
         proc=read.path("cgroups.proc", "/proc"),
         journal=read.path("journal", "/run/queueproxy-freezer"),
         drain_s=read.seconds("drain", 10.0, 0.0, 300.0),
@@ -136,6 +136,19 @@ def load(text: str, environ: Mapping[str, str]) -> NodeConfig:
         notes.append("identity.check-peer is off: a token may be used from any address (T-05)")
     read.finish()
     return config._replace(notes=tuple(notes))
+
+
+def _kubepods(read: "_Reader") -> tuple[str, ...]:
+    root = read.path("cgroups.cgroup-root", "")
+    found = read.directories("cgroups.kubepods", ROOTS)
+    if not root:
+        return found
+    if found is not ROOTS:
+        read.wrong.append("cgroups: cgroup-root says where kubepods is; give one of the two")
+    if not _is_relative(root.strip("/") or "kubepods"):
+        read.wrong.append(f"cgroups.cgroup-root: {root!r} is not a kubelet's --cgroup-root")
+        return ROOTS
+    return roots_below(root)
 
 
 def _listen(read: "_Reader", notes: list[str]) -> Listen:

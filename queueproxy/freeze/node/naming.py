@@ -20,7 +20,7 @@ from enum import IntEnum
 
 __all__ = [
     "NESTED", "QOS", "ROOTS", "BadName", "Driver",
-    "candidates", "check", "driver_of", "is_leaf", "leaf_names", "pod_names", "pod_path",
+    "candidates", "check", "driver_of", "is_leaf", "leaf_names", "pod_names", "pod_path", "roots_below",
 ]  # fmt: skip
 
 # Where kubelets put pods: by default, and with a cgroup root of their own as kind and k3d give them.
@@ -66,6 +66,15 @@ def check(uid: str, container_id: str) -> None:
 def driver_of(root: str) -> Driver:
     """Of a kubepods directory."""
     return Driver.SYSTEMD if root.endswith(".slice") else Driver.CGROUPFS
+
+
+def roots_below(cgroup_root: str) -> tuple[str, ...]:
+    """Where a kubelet with this `--cgroup-root` puts pods, by driver. systemd's slices repeat the names above them and
+    cannot have dashes of their own, so the kubelet writes those as underscores."""
+    parts = [part for part in cgroup_root.split("/") if part]
+    names = [part.replace("-", "_") for part in parts] + ["kubepods"]
+    slices = ["-".join(names[: end + 1]) + ".slice" for end in range(len(names))]
+    return "/".join(slices), "/".join([*parts, "kubepods"])
 
 
 def pod_path(root: str, uid: str, qos: str) -> str:

@@ -92,6 +92,12 @@ def test_every_setting_is_read() -> None:
     assert config.notes == ("identity.check-peer is off: a token may be used from any address (T-05)",)
 
 
+@pytest.mark.fz("FZ-078")
+def test_a_kubelets_cgroup_root_is_enough_to_find_its_pods() -> None:
+    config = load(PLAIN + "[cgroups]\ncgroup-root = '/k8s/node-1'\n", HERE)
+    assert config.kubepods == ("k8s.slice/k8s-node_1.slice/k8s-node_1-kubepods.slice", "k8s/node-1/kubepods")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -117,6 +123,9 @@ def test_every_setting_is_read() -> None:
         (PLAIN + "[cgroups]\nroot = 'cgroup'", "cgroups.root: 'cgroup' is not an absolute path"),
         (PLAIN + "[cgroups]\nkubepods = ['../x']", "cgroups.kubepods: ['../x'] is not a list of directories"),
         (PLAIN + "[cgroups]\nkubepods = ['/x']", "cgroups.kubepods: ['/x'] is not a list of directories"),
+        (PLAIN + "[cgroups]\ncgroup-root = 'kubelet'", "cgroups.cgroup-root: 'kubelet' is not an absolute path"),
+        (PLAIN + "[cgroups]\ncgroup-root = '/a/../b'", "cgroups.cgroup-root: '/a/../b' is not a kubelet's"),
+        (PLAIN + "[cgroups]\ncgroup-root = '/a'\nkubepods = ['a/kubepods']", "cgroups: cgroup-root says where"),
         (PLAIN + "[rates]\npod = 0", "rates.pod: 0 is not between 0.1 and 1e+06"),
         (PLAIN + "[rates]\npod = '9'", "rates.pod: '9' is not a number"),
         (PLAIN + "[log]\nlevel = 'loud'", "log.level: 'loud' is not one of debug, info, warn, error"),

@@ -17,6 +17,7 @@ from queueproxy.freeze.node.naming import (
     leaf_names,
     pod_names,
     pod_path,
+    roots_below,
 )
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
@@ -65,6 +66,24 @@ def test_a_kubepods_slice_below_another_repeats_its_own_name_as_systemd_wants_it
     assert next(candidates("kubelet.slice/kubelet-kubepods.slice", UID, "besteffort", ID, "containerd")) == (
         f"kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{FLAT}.slice/cri-containerd-{ID}.scope"
     )
+
+
+@pytest.mark.fz("FZ-078")
+@pytest.mark.parametrize(
+    ("cgroup_root", "systemd", "cgroupfs"),
+    [
+        ("/", "kubepods.slice", "kubepods"),
+        ("/kubelet", "kubelet.slice/kubelet-kubepods.slice", "kubelet/kubepods"),
+        ("/a/b", "a.slice/a-b.slice/a-b-kubepods.slice", "a/b/kubepods"),
+        ("/on-prem", "on_prem.slice/on_prem-kubepods.slice", "on-prem/kubepods"),
+    ],
+)
+def test_a_cgroup_root_leads_to_kubepods(cgroup_root: str, systemd: str, cgroupfs: str) -> None:
+    assert roots_below(cgroup_root) == (systemd, cgroupfs)
+
+
+def test_the_usual_places_are_those_of_no_root_and_of_kinds() -> None:
+    assert roots_below("/") + roots_below("/kubelet") == ROOTS
 
 
 @pytest.mark.parametrize("root", ROOTS)
