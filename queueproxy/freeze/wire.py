@@ -17,7 +17,9 @@ Heads are not here: on the node they are the server's, on the client they are a 
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum, IntEnum
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -142,17 +144,28 @@ _LIVENESS: Final = {word: liveness for liveness, word in _LIVENESS_WORDS.items()
 
 
 def encode_request(request: StateRequest) -> bytes:
-    """The body of PUT /v1/pods/self/state."""
-    said: dict[str, object] = {"state": WANTED_WORDS[request.wanted], "generation": request.generation}
+    """The body of PUT /v1/pods/self/state. Of one shape, like the view: a general encoder takes ten times as long."""
+    sleep = ""
     if request.wanted is Wanted.IDLE:
-        said["rung"] = RUNG_WORDS[request.rung]
-        said["lease_s"] = _short(request.lease_s)
-    said["reason"] = _clean(request.reason)
-    return _dump(said)
+        sleep = f'"rung":"{RUNG_WORDS[request.rung]}","lease_s":{_short(request.lease_s)},'
+    state, reason = WANTED_WORDS[request.wanted], _quoted(_clean(request.reason))
+    return f'{{"state":"{state}","generation":{request.generation},{sleep}"reason":{reason}}}'.encode()
+
+
+# What `encode_request` writes for any but the oddest reason; the parts mean the same to the JSON reader below.
+_PLAIN: Final = re.compile(
+    rb'{"state":"(active|idle|terminating)","generation":(0|[1-9][0-9]{0,14}),'
+    rb'(?:"rung":"(throttled|frozen)","lease_s":(0|[1-9][0-9]{0,8}),)?"reason":"([ !#-\[\]-~]{0,200})"}'
+)
 
 
 def decode_request(body: bytes) -> StateRequest:
     """Raises WireError."""
+    if (plain := _PLAIN.fullmatch(body)) is not None:
+        state, number, word, lease, reason = plain.groups()
+        rung = Rung.FROZEN if word is None else _RUNGS[word.decode()]
+        seconds = LEASE_S if lease is None else float(lease)
+        return StateRequest(_WANTED[state.decode()], int(number), seconds, reason.decode(), rung)
     if len(body) > MAX_BODY:
         raise WireError(Problem.TOO_LARGE, f"more than {MAX_BODY} bytes")
     said = _load(body)
@@ -170,7 +183,7 @@ def decode_request(body: bytes) -> StateRequest:
 
 def encode_view(view: View) -> bytes:
     """The body of every 200."""
-    return _dump(_view_said(view))
+    return _view_said(view).encode()
 
 
 def decode_view(body: bytes) -> View:
@@ -184,15 +197,15 @@ def encode_problem(
     problem: Problem, detail: str = "", view: View | None = None, retry_after_s: float | None = None
 ) -> bytes:
     """The body of every refusal. Of FORBIDDEN nothing but the name is told, whatever the caller knows (T-20)."""
-    said: dict[str, object] = {"type": _URN + problem.kind, "title": problem.title, "status": problem.status}
+    said = f'{{"type":"{_URN}{problem.kind}","title":"{problem.title}","status":{problem.status}'
     if problem is not Problem.FORBIDDEN:
         if detail:
-            said["detail"] = _clean(detail)
+            said += f',"detail":{_quoted(_clean(detail))}'
         if view is not None:
-            said["view"] = _view_said(view)
+            said += f',"view":{_view_said(view)}'
         if retry_after_s is not None:
-            said["retry_after_s"] = _short(retry_after_s)
-    return _dump(said)
+            said += f',"retry_after_s":{_short(retry_after_s)}'
+    return (said + "}").encode()
 
 
 def decode_problem(status: int, body: bytes) -> Refusal:
@@ -215,28 +228,27 @@ def decode_problem(status: int, body: bytes) -> Refusal:
     return Refusal(status, problem, detail, view, retry_after)
 
 
-def _view_said(view: View) -> dict[str, object]:
-    said: dict[str, object] = {
-        "state": RUNG_WORDS[view.rung],
-        "generation": view.generation,
-        "mechanism": view.mechanism,
-        "took_us": view.took_us,
-        "lease_s": _short(view.lease_s),
+def _view_said(view: View) -> str:
+    session = f',"session":{_quoted(view.session)}' if view.session is not None else ""
+    policy = f',"policy":{_policy_said(view.policy)}' if view.policy is not None else ""
+    return (
+        f'{{"state":"{RUNG_WORDS[view.rung]}","generation":{view.generation},"mechanism":{_quoted(view.mechanism)},'
+        f'"took_us":{view.took_us},"lease_s":{_short(view.lease_s)}{session}{policy}}}'
+    )
+
+
+@lru_cache(maxsize=512)  # one for each pod of a large node: it is in every answer and hardly ever changes
+def _policy_said(policy: PodPolicy) -> str:
+    said = {
+        "mode": _MODE_WORDS[policy.mode],
+        "freeze_after_s": policy.freeze_after_s,
+        "throttle_after_s": policy.throttle_after_s,
+        "min_uptime_s": policy.min_uptime_s,
+        "liveness": _LIVENESS_WORDS[policy.liveness],
+        "containers": list(policy.containers),
+        "reason": _clean(policy.reason),
     }
-    if view.session is not None:
-        said["session"] = view.session
-    if view.policy is not None:
-        policy = view.policy
-        said["policy"] = {
-            "mode": _MODE_WORDS[policy.mode],
-            "freeze_after_s": policy.freeze_after_s,
-            "throttle_after_s": policy.throttle_after_s,
-            "min_uptime_s": policy.min_uptime_s,
-            "liveness": _LIVENESS_WORDS[policy.liveness],
-            "containers": list(policy.containers),
-            "reason": _clean(policy.reason),
-        }
-    return said
+    return json.dumps(said, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _view(said: dict[str, Any]) -> View:
@@ -310,13 +322,9 @@ def decode_old(body: bytes) -> OldAction:
 # === Parts. ===
 
 
-def _dump(said: dict[str, object]) -> bytes:
-    return json.dumps(said, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-
-
 def _load(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_object)
+        said = _DECODER.decode(body.decode())  # UTF-8 and nothing else (RFC 8259 8.1)
     except (ValueError, RecursionError):  # deep nesting fits into 4 KiB; UnicodeDecodeError is a ValueError
         _wrong("not a JSON object")
     if not isinstance(said, dict):
@@ -333,6 +341,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(said) != len(pairs):
         raise ValueError("a key twice")  # two readers could read two different things
     return said
+
+
+# json.loads would make one for each call.
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
 
 
 def _wrong(detail: str) -> NoReturn:
@@ -378,6 +390,9 @@ def _clean(text: str) -> str:
     """Printable, encodable and short: it ends up in logs and on terminals."""
     text = text if len(text) <= _MAX_REASON else text[:_MAX_REASON]
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+_quoted = json.dumps  # of a string alone this is one call into C
 
 
 def _short(seconds: float) -> float:

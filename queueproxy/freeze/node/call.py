@@ -5,13 +5,15 @@ a call may cost is decided before anybody looks at its token: path and method fi
 session secret are kept out of every repr (T-21).
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 from typing import Final
 
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.freeze.wire import MAX_BODY, OLD_TOKEN_HEADER, PATH_SELF, PATH_STATE, SESSION_HEADER, Problem
 
-__all__ = ["MAX_HEAD", "Call", "Kind"]
+__all__ = ["KIND_WORDS", "MAX_HEAD", "Call", "Kind"]
 
 MAX_HEAD: Final = 4096  # bytes of a head, token included; projected tokens have about 1,200 (FZ-134)
 
@@ -30,6 +32,9 @@ class Kind(IntEnum):
     VIEW = 1  # GET /v1/pods/self
     STATE = 2  # PUT /v1/pods/self/state
     OLD = 3  # POST anywhere else, the protocol of container-freezer
+
+
+KIND_WORDS: Final = {kind: kind.name.lower() for kind in Kind}
 
 
 class Call:
@@ -52,6 +57,17 @@ class Call:
             self.problem = Problem.TOO_LARGE
         else:
             self._read_headers(head)
+
+    def again(self, body: bytes) -> Call:
+        """The same call once more, with another body."""
+        call = Call.__new__(Call)
+        call.kind, call.keep, call.minor, call.secret = self.kind, self.keep, self.minor, self.secret
+        call.token = call.old_token = ""
+        call.problem = None
+        call.answer = None
+        call._parts = [body]
+        call._size = len(body)
+        return call
 
     def __repr__(self) -> str:
         state = "answered" if self.answer is not None else self.problem.kind if self.problem else "open"

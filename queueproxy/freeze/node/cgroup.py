@@ -26,6 +26,7 @@ from queueproxy.freeze.node.directory import (
     CGROUP_EVENTS,
     CGROUP_FREEZE,
     CGROUP_KILL,
+    CGROUP_PROCS,
     CGROUP_STAT_LOCAL,
     FREEZER_PARENT,
     FREEZER_SELF,
@@ -34,6 +35,7 @@ from queueproxy.freeze.node.directory import (
     NotACgroup,
     Version,
     Where,
+    keyed,
 )
 from queueproxy.freeze.node.transition import SLICE, Outcome, Subject, Transition
 
@@ -80,11 +82,13 @@ class Freezer(ABC, Subject):
     """Freezes and thaws one held cgroup; at most one transition at a time, a newer one supersedes."""
 
     mechanism: str
-    files: tuple[str, ...]
+    wish: str  # the file that it is written to
+    looks: tuple[str, ...]  # the others that are read again and again
 
     def __init__(self, cgroup: Cgroup) -> None:
         self.cgroup = cgroup
-        cgroup.keep(*self.files)
+        cgroup.keep(self.wish, writable=True)
+        cgroup.keep(*self.looks)
         self.owned = False
         self._current: Transition | None = None
 
@@ -174,7 +178,7 @@ class Freezer(ABC, Subject):
             return Outcome.FROZEN, "already frozen"
         if look.above and not look.own:
             return Outcome.FOREIGN, "an ancestor is frozen"
-        if os.getpid() in self.pids():
+        if self.cgroup.has_pid(os.getpid()):
             # Nobody would be left to thaw us (T-10).
             raise OSError(errno.EDEADLK, "would freeze ourselves", self.cgroup.name)
         return Outcome.PENDING, ""
@@ -269,33 +273,34 @@ class FreezerV2(Freezer):
     """`cgroup.freeze` holds the wish, `cgroup.events` the fact, ancestors included."""
 
     mechanism = "cgroup2"
-    files = (CGROUP_FREEZE, CGROUP_EVENTS)
+    wish = CGROUP_FREEZE
+    looks = (CGROUP_EVENTS, CGROUP_STAT_LOCAL, CGROUP_PROCS)
 
     def _thaw_at_once(self) -> bool:
         # The kernel updates the fact before the write returns, so the first look tells (measured: always).
         return self.cgroup.swap(CGROUP_FREEZE, b"0", CGROUP_EVENTS).endswith(b"frozen 0\n")
 
     def _look(self) -> _Look | None:
-        wish = self.cgroup.read(CGROUP_FREEZE)
-        events = self.cgroup.read(CGROUP_EVENTS)
+        wish, events = self.cgroup.raw(CGROUP_FREEZE), self.cgroup.raw(CGROUP_EVENTS)
         if wish is None or events is None:
             return None
-        own, frozen = wish == "1", _keyed(events, "frozen") == 1
+        own, frozen = wish.startswith(b"1"), keyed(events, b"frozen ") == 1
         # An ancestor's freeze shows only in the fact: frozen without a wish of our own.
         return _Look(own, frozen and not own, frozen)
 
     def _populated(self) -> bool | None:
-        events = self.cgroup.read(CGROUP_EVENTS)
-        return None if events is None else _keyed(events, "populated") == 1
+        events = self.cgroup.raw(CGROUP_EVENTS)
+        return None if events is None else keyed(events, b"populated ") == 1
 
     def _write_wish(self, freeze: bool) -> bool:
         return self.cgroup.write(CGROUP_FREEZE, "1" if freeze else "0")
 
     def frozen_usec(self) -> int | None:
-        if not self.cgroup.has(CGROUP_STAT_LOCAL):
+        try:
+            data = self.cgroup.raw(CGROUP_STAT_LOCAL)
+        except FileNotFoundError:  # before 6.18
             return None
-        text = self.cgroup.read(CGROUP_STAT_LOCAL)
-        return None if text is None else _keyed(text, "frozen_usec")
+        return None if data is None else keyed(data, b"frozen_usec ")
 
     def kill(self) -> int:
         if not self.cgroup.has(CGROUP_KILL):
@@ -312,7 +317,8 @@ class FreezerV1(Freezer):
     """`freezer.state` is wish and fact in one file; FREEZING may stick until FROZEN is written again (FZ-077)."""
 
     mechanism = "cgroup1"
-    files = (FREEZER_STATE, FREEZER_SELF, FREEZER_PARENT)
+    wish = FREEZER_STATE
+    looks = (FREEZER_SELF, FREEZER_PARENT)
 
     def _thaw_at_once(self) -> bool:
         return self.cgroup.swap(FREEZER_STATE, b"THAWED", FREEZER_STATE) == b"THAWED\n"
@@ -376,12 +382,3 @@ def run(transition: Transition) -> Outcome:
         if events is not None:
             os.close(events)
     return transition.outcome
-
-
-def _keyed(text: str, key: str) -> int | None:
-    """The number after `key` in a flat-keyed file, None when there is no such line."""
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == key and value.isdecimal():
-            return int(value)
-    return None

@@ -96,6 +96,16 @@ class Entrance:
         else:
             self._reviewer.ask(token, lambda verdict: admitted(self._judged(verdict, token, secret, peer)))
 
+    def admit_again(self, key: bytes, peer: str) -> Admission | None:
+        verdict = self._reviewer.remembered(key)
+        if verdict is None or verdict.standing is not Standing.GOOD or verdict.claims is None:
+            return None
+        claims = verdict.claims
+        facts = self._pods.get(claims.uid)
+        if facts is None or objection(claims, facts, peer if self._check_peer else None):
+            return None
+        return Admission(claims.uid)
+
     def locked_out(self, peer: str) -> bool:
         """Somebody with a good token and no session: charged like a stranger. True: too often."""
         return bool(self._limits.call(monotonic(), peer))

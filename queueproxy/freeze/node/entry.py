@@ -49,6 +49,8 @@ __all__ = ["Entry"]
 
 _ASLEEP = frozenset({Phase.ASLEEP, Phase.DUE})
 _LEASE_OVER = "lease over"
+_SAID = {wanted: Kind[wanted.name] for wanted in Wanted}
+_DONE = {Rung.THROTTLED: Kind.THROTTLED, Rung.FROZEN: Kind.FROZEN}
 
 Out = list[Action]
 
@@ -110,10 +112,10 @@ class Entry:
     def asked(self, now: float, request: StateRequest) -> Verdict:
         """A wish; the verdict carries the actions."""
         wanted, generation = request.wanted, request.generation
-        number, out = self._terms.number(), list[Action]()
+        number = self._terms.number()
+        out: Out = []
         known = generation <= self.generation
-        to_run = wanted is not Wanted.IDLE
-        was_to_run = self.wanted is not Wanted.IDLE
+        to_run, was_to_run = wanted is not Wanted.IDLE, self.wanted is not Wanted.IDLE
         # Under one generation the wish to run wins over the wish to sleep, in whichever order they come.
         if wanted is not Wanted.TERMINATING and (generation < self.generation or (known and was_to_run and not to_run)):
             return self._answer(now, number, out, Problem.STALE_GENERATION)
@@ -123,7 +125,7 @@ class Entry:
                 self._reply(now, out, Problem.STALE_GENERATION, "overtaken")
             self.generation, self.wanted = max(self.generation, generation), wanted
             self._settled, self._refused = False, None
-            out.append(Event(self.uid, Kind[wanted.name], self.generation, request.reason))
+            out.append(Event(self.uid, _SAID[wanted], self.generation, request.reason))
         if not to_run:
             return self._asked_to_sleep(now, number, request, out, repeated=repeated)
         if wanted is Wanted.TERMINATING:
@@ -189,7 +191,7 @@ class Entry:
             self._set(now, Phase.ASLEEP)
             self.until = self.lease_until
             self._reply(now, out)
-            out += (Event(self.uid, Kind[self.rung.name], self.generation, self._why), Remember(self.uid))
+            out += (Event(self.uid, _DONE[self.rung], self.generation, self._why), Remember(self.uid))
 
     def known(self, now: float, facts: PodFacts, out: Out) -> None:
         """The pod as the API server has it now."""

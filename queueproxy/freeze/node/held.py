@@ -7,13 +7,17 @@ type, shape and size, and a path is taken only when it can be the container's ow
 beneath the held kubepods directory, inode compared, is the business of `locate`.
 """
 
+from __future__ import annotations
+
+import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from queueproxy.freeze.node.naming import is_leaf
 
-__all__ = ["HeldContainer", "HeldError", "JournalHeld", "Spot", "decode_held", "encode_held"]
+__all__ = ["HeldContainer", "HeldError", "JournalHeld", "Spot", "decode_held", "encode_held", "held_text"]
 
 JournalHeld = Mapping[str, object]
 
@@ -48,15 +52,35 @@ class HeldContainer(NamedTuple):
     squeezed: str | None  # over this one, which was ours
 
 
-def encode_held(uid: str, containers: Sequence[HeldContainer]) -> dict[str, object]:
-    """The record as JSON types."""
-    return {
-        "uid": uid,
-        "containers": [
+class _Encoded(dict[str, object]):
+    """A record as JSON types, and its text: it is written at each sleep of a pod and hardly ever changes."""
+
+    __slots__ = ("text",)
+
+    text: str
+
+
+def encode_held(uid: str, containers: Sequence[HeldContainer]) -> JournalHeld:
+    """The record as JSON types; not to be changed, because it may be had again."""
+    return _encoded(uid, tuple(containers))
+
+
+def held_text(held: JournalHeld | None) -> str:
+    """The record in JSON."""
+    return held.text if isinstance(held, _Encoded) else json.dumps(held, separators=(",", ":"), allow_nan=False)
+
+
+@lru_cache(maxsize=512)
+def _encoded(uid: str, containers: tuple[HeldContainer, ...]) -> _Encoded:
+    said = _Encoded(
+        uid=uid,
+        containers=[
             {**held._asdict(), "freezer": held.freezer._asdict(), "cpu": held.cpu and held.cpu._asdict()}
             for held in containers
         ],
-    }
+    )
+    said.text = json.dumps(said, separators=(",", ":"), allow_nan=False)
+    return said
 
 
 def decode_held(record: JournalHeld, uid: str) -> tuple[HeldContainer, ...]:

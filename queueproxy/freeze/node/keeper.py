@@ -3,7 +3,8 @@
 What it touches: the movers (one per pod, made when first needed), the journal, one timer for the ledger's deadlines.
 It is the `Desk` of the sidecars' port: a wish goes to the ledger, its moves to the kernel, and the answer back to the
 caller, usually in one pass. What nobody waits for (counting, logging, the event stream, removing journal records) is
-put off to the next turn of the loop, when the answer is out.
+put off until the app that was woken has had its first moments: it takes as long as the thaw, on cores that the app and
+its sidecar need just then.
 
 What happens when that breaks: a journal that cannot be written makes the freeze fail, because nobody could undo it
 after a crash; a mover that cannot be made is a failed move. In both cases the ledger sees to it that the pod runs.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
 from queueproxy.clock import monotonic
 from queueproxy.freeze.node.book import Book
@@ -43,9 +44,11 @@ from queueproxy.freeze.vocabulary import Rung
 from queueproxy.freeze.wire import OldAction, Problem, StateRequest, Wanted
 from queueproxy.log import Log
 
-__all__ = ["Keeper"]
+__all__ = ["LATER", "Keeper"]
 
 _ASLEEP = frozenset({Phase.ASLEEP, Phase.DUE})
+LATER: Final = 0.005  # seconds: the answer leaves, the sidecar dials, the app reads its request
+_RUNGS = {Kind.FROZEN: Rung.FROZEN, Kind.THROTTLED: Rung.THROTTLED, Kind.THAWED: Rung.RUNNING}
 
 
 class Proofs(Protocol):
@@ -87,7 +90,9 @@ class Keeper:
         self._harm = Harm()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self._later: list[Event | Forget] = []
+        self._later: list[tuple[float, Event | Forget]] = []
+        self._later_timer: asyncio.TimerHandle | None = None
+        self._depth = 0  # of actions that led straight back in
 
     def __repr__(self) -> str:
         return f"<Keeper {self.ledger!r} movers={len(self._movers)} waiting={len(self._replies)}>"
@@ -210,9 +215,14 @@ class Keeper:
     # -- actions
 
     def _carry_out(self, actions: Actions) -> None:
-        for action in actions:
-            self._do(action)
-        self._wind()
+        self._depth += 1
+        try:
+            for action in actions:
+                self._do(action)
+        finally:
+            self._depth -= 1
+        if not self._depth:
+            self._wind()
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Reply):
@@ -222,7 +232,6 @@ class Keeper:
         elif isinstance(action, Move):
             self._move(action)
         elif isinstance(action, Remember):
-            self._do_later()  # a record that is to be forgotten must not be the new one
             self._remember(action.uid)
         elif isinstance(action, Close):
             self._do_later()
@@ -233,9 +242,11 @@ class Keeper:
             if action.uid not in self.ledger.pods:
                 self.book.forget(action.uid)
         else:
-            if not self._later:
-                self._loop.call_soon(self._do_later)
-            self._later.append(action)
+            if isinstance(action, Forget):
+                self._written.pop(action.uid, None)  # if it is remembered again, that record counts
+            if self._later_timer is None:
+                self._later_timer = self._loop.call_later(LATER, self._do_later)
+            self._later.append((monotonic(), action))
 
     def _move(self, move: Move) -> None:
         uid = move.uid
@@ -283,29 +294,32 @@ class Keeper:
             self._log.error("the journal cannot be written", pod=uid, error=str(error))
 
     def _do_later(self) -> None:
+        if self._later_timer is not None:
+            self._later_timer.cancel()
+            self._later_timer = None
         later, self._later = self._later, []
-        for action in later:
-            if isinstance(action, Forget):
-                self._written.pop(action.uid, None)
+        for at, action in later:
+            if isinstance(action, Event):
+                self._tell(at, action)
+            elif action.uid not in self._written:
                 try:
                     self._journal.remove(action.uid)
                 except OSError as error:
                     self._log.error("the journal cannot be written", pod=action.uid, error=str(error))
-            else:
-                self._tell(action)
         if later and self.on_idle is not None and not self.ledger.held:
             self.on_idle()
 
-    def _tell(self, event: Event) -> None:
-        uid, now = event.uid, monotonic()
-        entry, mover = self.ledger.pods.get(uid), self._movers.get(uid)
-        if mover is not None and event.kind in (Kind.FROZEN, Kind.THROTTLED, Kind.THAWED, Kind.ADOPTED):
-            rung = entry.rung if entry is not None else Rung.RUNNING
-            self.book.changed(now, uid, rung, mover.cpu_usec, mover.frozen_usec)
-            if event.kind is Kind.THAWED and not rung and entry is not None and not entry.permit.is_terminal:
-                self._harm.thawed(now, uid, mover.pids())
+    def _tell(self, at: float, event: Event) -> None:
+        uid, kind = event.uid, event.kind
+        mover = self._movers.get(uid) if kind in _RUNGS or kind is Kind.ADOPTED else None
+        if mover is not None:
+            entry = self.ledger.pods.get(uid)
+            now = entry.rung if entry is not None else Rung.RUNNING
+            self.book.changed(at, uid, _RUNGS.get(kind, now), mover.cpu_usec, mover.frozen_usec)
+            if kind is Kind.THAWED and not now and entry is not None and not entry.permit.is_terminal:
+                self._harm.thawed(at, uid, mover.pids())
                 self._wind()
-        self.book.happened(now, event)
+        self.book.happened(at, event)
 
     # -- time
 

@@ -25,6 +25,8 @@ from queueproxy.freeze.node.directory import (
     CGROUP_FREEZE,
     CPU_MAX,
     CPU_QUOTA,
+    CPU_STAT,
+    CPUACCT_USAGE,
     FREEZER_STATE,
     Cgroup,
     NotACgroup,
@@ -57,6 +59,8 @@ class Leaf:
         self.cpu_spot = cpu_spot
         self.throttle = throttle
         self._usage = usage
+        if usage is not None:
+            usage.keep(CPUACCT_USAGE if usage.version is Version.V1 else CPU_STAT)
 
     def cpu_usec(self) -> int | None:
         """CPU time the container has used, None when gone or not counted."""

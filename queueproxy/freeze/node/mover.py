@@ -96,10 +96,11 @@ class PodMover:
         if rung is not Rung.FROZEN:
             self._count_frozen(self._began_at)
         for container in self._containers:
-            self._note(container, container.open(self._tree, self.uid, self._qos))
+            if container.leaf is None:
+                self._note(container, container.open(self._tree, self.uid, self._qos))
         if rung is Rung.RUNNING:
             for container in self._containers:
-                self._note(container, container.restore())
+                self._restore(container)
                 container.thaw()
         else:
             self._sink(rung)
@@ -117,7 +118,13 @@ class PodMover:
             self._timer.cancel()
             self._timer = None
         for container in self._containers:
-            container.drop()
+            if container.transition is not None:
+                container.drop()
+
+    def _restore(self, container: Container) -> None:
+        """Lift our CPU limit, if there is one."""
+        if problem := container.restore():
+            self._note(container, problem)
 
     def _sink(self, rung: Rung) -> None:
         if not any(container.may_sleep for container in self._containers):
@@ -126,8 +133,10 @@ class PodMover:
             if container.gone:
                 self._note(container, "the cgroup is gone")
             elif not self._problems:  # the first refusal is enough, and what follows would have to be taken back
-                is_throttled = rung is Rung.THROTTLED and container.may_sleep
-                self._note(container, container.squeeze() if is_throttled else container.restore())
+                if rung is Rung.THROTTLED and container.may_sleep:
+                    self._note(container, container.squeeze())
+                else:
+                    self._restore(container)
         if self._problems:
             self._take_back()
             return
@@ -180,7 +189,7 @@ class PodMover:
         """Thaw whatever we have frozen or are about to, and lift every limit of ours."""
         self._is_taking_back = True
         for container in self._containers:
-            self._note(container, container.restore())
+            self._restore(container)
             transition = container.transition
             if transition is None or transition.is_freeze:
                 container.drop()
@@ -194,7 +203,9 @@ class PodMover:
             self._count_frozen(now)
         elif self._rung is Rung.FROZEN and self._frozen_at is None:
             self._frozen_at = now
-        gone = bool(self._containers) and all(container.gone for container in self._containers)
+        gone = bool(self._containers)
+        for container in self._containers:
+            gone = gone and container.gone
         rung = self._rung if is_reached else None
         moved = Moved(rung, self.mechanism, now - self._began_at, "; ".join(self._problems), gone)
         done, self._done = self._done, None
@@ -226,7 +237,10 @@ class PodMover:
     @property
     def mechanism(self) -> str:
         """Of the first container found, "" before."""
-        return next((leaf.freezer.mechanism for leaf in self._leaves()), "")
+        for container in self._containers:
+            if container.leaf is not None:
+                return container.leaf.freezer.mechanism
+        return ""
 
     @property
     def is_blind(self) -> bool:
@@ -273,7 +287,7 @@ class PodMover:
                 return container.facts.name
         return None
 
-    def held(self) -> dict[str, object]:
+    def held(self) -> JournalHeld:
         """What the journal must remember to undo the next move down, and what has been done. Opens what is not yet."""
         found: list[HeldContainer] = []
         for container in self._containers:

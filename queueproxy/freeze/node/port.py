@@ -36,6 +36,9 @@ class Door(Protocol):
     def admit(self, token: str, secret: str | None, peer: str, admitted: Callable[[Admission], None]) -> None:
         """Calls back exactly once, before it returns when the verdict is known."""
 
+    def admit_again(self, key: bytes, peer: str) -> Admission | None:
+        """The same, of a token that is known by its key; None when it has to be shown again."""
+
     def locked_out(self, peer: str) -> bool:
         """Somebody came with a good token and without the session. True: too often to be answered."""
 

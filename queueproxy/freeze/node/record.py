@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from queueproxy.freeze.node.held import MOST, HeldContainer, HeldError, JournalHeld, decode_held, encode_held
+from queueproxy.freeze.node.held import MOST, HeldContainer, HeldError, JournalHeld, decode_held, encode_held, held_text
 from queueproxy.freeze.node.inventory import ContainerFacts
 from queueproxy.freeze.vocabulary import Rung
 from queueproxy.freeze.wire import MAX_GENERATION
@@ -57,12 +58,27 @@ class Record(NamedTuple):
     proof: str = ""  # SHA-256 of the session's secret, hex: lets the sidecar back in without the API server
 
 
+_POD_FIELDS: Final = Record._fields.index("containers") + 1
+
+
 def encode_record(record: Record) -> bytes:
-    """One line of JSON."""
-    said: dict[str, object] = {"version": VERSION, **record._asdict()}
-    said["rung"] = record.rung.name.lower()
-    said["containers"] = [container._asdict() for container in record.containers]
-    return json.dumps(said, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    """One line of JSON. What changes from one sleep to the next is written out here; the rest has been before."""
+    pod = _pod_said(record[:_POD_FIELDS])
+    rung, lease, ended = record.rung.name.lower(), float(record.lease_s), json.dumps(record.ended)
+    if not isfinite(lease):
+        raise ValueError(f"a lease of {lease}")
+    return (
+        f'{pod},"generation":{record.generation},"rung":"{rung}","lease_s":{lease!r},"ended":{ended},'
+        f'"held":{held_text(record.held)},"proof":{json.dumps(record.proof)}}}\n'
+    ).encode()
+
+
+@lru_cache(maxsize=512)  # one for each pod of a large node
+def _pod_said(pod: tuple[Any, ...]) -> str:
+    """The beginning of the object: what stays as it is while the pod has these containers."""
+    said = {"version": VERSION, **dict(zip(Record._fields, pod, strict=False))}
+    said["containers"] = [container._asdict() for container in said["containers"]]
+    return json.dumps(said, separators=(",", ":"))[:-1]
 
 
 def decode_record(data: bytes) -> Record:

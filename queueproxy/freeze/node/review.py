@@ -82,6 +82,10 @@ class Reviewer:
             return Verdict(Standing.REFUSED, None, str(refused))
         return None
 
+    def remembered(self, key: bytes) -> Verdict | None:
+        """The same of a token by its `token_key`; nothing is judged anew."""
+        return self._verdicts.get(monotonic(), wall_clock(), key)
+
     def ask(self, token: str, answered: Answered) -> None:
         """Calls `answered` once, now or later."""
         key, now, wall = token_key(token), monotonic(), wall_clock()

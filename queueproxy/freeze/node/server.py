@@ -21,11 +21,12 @@ from typing import Final, cast
 
 from queueproxy.clock import http_date
 from queueproxy.codec.http1 import HEAD, PAUSED, BadMessage, RequestHead, RequestReader
-from queueproxy.codec.response import answer_bytes, connection_line
-from queueproxy.freeze.node.call import MAX_HEAD, Call, Kind
+from queueproxy.freeze.node.call import KIND_WORDS, MAX_HEAD, Call, Kind
+from queueproxy.freeze.node.claims import token_key
 from queueproxy.freeze.node.port import Admission, Answered, Port
+from queueproxy.freeze.node.reply import answer_of, last_word
+from queueproxy.freeze.node.usual import UsualHead
 from queueproxy.freeze.wire import (
-    PROBLEM_TYPE,
     OldAction,
     Problem,
     StateRequest,
@@ -34,27 +35,19 @@ from queueproxy.freeze.wire import (
     WireError,
     decode_old,
     decode_request,
-    encode_problem,
-    encode_view,
 )
 
 __all__ = ["SidecarConnection", "plain_address"]
 
 DEPTH: Final = 4  # requests of one connection that may wait for answers: a freeze, its thaw, and some air
 
-_JSON: Final = b"application/json"
-_PROBLEM: Final = PROBLEM_TYPE.encode()
-_CLOSE: Final = b"Connection: close\r\n"
-# What the daemon of old answered (lineage 2.7); its clients know 200 and everything else.
-_OLD_STATUS: Final = {
-    Problem.UNAUTHENTICATED: 403, Problem.FORBIDDEN: 403, Problem.SESSION_REQUIRED: 403, Problem.NOT_CONFIRMED: 500,
-}  # fmt: skip
-
 
 class SidecarConnection(asyncio.Protocol):
     """One connection to 9696. `uid`: the pod that it proved to speak for, "" before."""
 
-    __slots__ = ("_call", "_calls", "_closing", "_port", "_reader", "_timer", "_transport", "peer", "uid")
+    __slots__ = (
+        "_call", "_calls", "_closing", "_port", "_read", "_reader", "_timer", "_transport", "_usual", "peer", "uid",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 
@@ -65,6 +58,8 @@ class SidecarConnection(asyncio.Protocol):
         self._call: Call | None = None  # its body is being read
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
+        self._read = b""  # all that is being looked at, when it began with a message
+        self._usual: UsualHead | None = None
         self.peer = ""
         self.uid = ""
 
@@ -92,8 +87,14 @@ class SidecarConnection(asyncio.Protocol):
         if self._closing:
             return
         try:
+            reader = self._reader
+            if reader.state == HEAD and not reader.held and not self._calls:
+                if self._usual is not None and self._served_as_usual(self._usual, data):
+                    return
+                self._read = data
             if self._fits(data):
-                self._reader.feed(data)
+                reader.feed(data)
+            self._read = b""
             self._read_on()
         except BadMessage as bad:
             self._refuse(Problem.MALFORMED, bad.reason)
@@ -185,6 +186,16 @@ class SidecarConnection(asyncio.Protocol):
         else:
             self._port.door.admit(call.token, call.secret, self.peer, lambda admission: self._admitted(call, admission))
 
+    def _served_as_usual(self, usual: UsualHead, data: bytes) -> bool:
+        """Whether this was a wish whose head had been read before; if not, nothing has happened."""
+        call = usual.call(data)
+        admission = self._port.door.admit_again(usual.key, self.peer) if call is not None else None
+        if call is None or admission is None:
+            return False
+        self._calls.append(call)
+        self._serve(call, admission)
+        return True
+
     def _admitted(self, call: Call, admission: Admission) -> None:
         if self._transport.is_closing():
             return
@@ -209,6 +220,8 @@ class SidecarConnection(asyncio.Protocol):
             self._lock_out(call)
             return
         self._welcome(uid)
+        if self._read and call.token:
+            self._usual = UsualHead.learnt(self._read, call, token_key(call.token)) or self._usual
         issue = entry.issue
 
         def answered(view: View | None, problem: Problem | None, detail: str) -> None:
@@ -298,32 +311,11 @@ class SidecarConnection(asyncio.Protocol):
     ) -> None:
         if call.answer is not None or self._transport.is_closing():
             return
-        extra, content_type = b"", _JSON
-        if call.kind is Kind.OLD:
-            status = 200 if problem is None else _OLD_STATUS.get(problem, problem.status)
-            body = b""
-        elif problem is None:
-            assert view is not None
-            status, body = 200, encode_view(view)
-        else:
-            status, content_type = problem.status, _PROBLEM
-            body = encode_problem(problem, detail, view, retry_after_s)
-            if status == 401:
-                extra = b"WWW-Authenticate: Bearer\r\n"
-            elif retry_after_s is not None:
-                extra = b"Retry-After: %d\r\n" % max(1, round(retry_after_s))
         if problem is not None and not self.uid:
             call.keep = False  # a stranger that could not prove anything starts anew
             self._closing = True
-        self._port.answers[call.kind.name.lower(), status] += 1
-        call.answer = answer_bytes(
-            status,
-            body,
-            date=http_date(),
-            content_type=content_type,
-            extra=extra,
-            connection=connection_line(keep=call.keep, minor=call.minor),
-        )
+        status, call.answer = answer_of(call, http_date(), problem, detail, view, retry_after_s)
+        self._port.answers[KIND_WORDS[call.kind], status] += 1
         self._flush()
 
     def _flush(self) -> None:
@@ -356,10 +348,7 @@ class SidecarConnection(asyncio.Protocol):
         self._closing = True
         self._port.answers["unreadable", problem.status] += 1
         if not self._calls:
-            body = encode_problem(problem, detail)
-            self._transport.write(
-                answer_bytes(problem.status, body, date=http_date(), content_type=_PROBLEM, connection=_CLOSE)
-            )
+            self._transport.write(last_word(http_date(), problem, detail))
         self.end()
 
     def _failed(self, error: Exception) -> None:

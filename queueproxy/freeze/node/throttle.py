@@ -23,6 +23,7 @@ from queueproxy.freeze.node.directory import (
     NotACgroup,
     Version,
     Where,
+    keyed,
 )
 
 __all__ = ["CpuThrottle", "Limit", "Squeeze", "cpu_usage_usec"]
@@ -93,6 +94,7 @@ class CpuThrottle:
         self._is_v2 = cgroup.version is Version.V2 or (cgroup.version is Version.FILES and cgroup.has(CPU_MAX))
         if not cgroup.has(CPU_MAX if self._is_v2 else CPU_QUOTA):
             raise NotACgroup(f"{cgroup.name!r}: no CPU limit here")
+        cgroup.keep(*((CPU_MAX,) if self._is_v2 else (CPU_QUOTA, CPU_PERIOD)), writable=True)
 
     @classmethod
     def open(
@@ -258,12 +260,8 @@ def cpu_usage_usec(cgroup: Cgroup) -> int | None:
     there."""
     try:
         if cgroup.version is Version.V2 or (cgroup.version is Version.FILES and not cgroup.has(CPUACCT_USAGE)):
-            for line in (cgroup.read(CPU_STAT) or "").splitlines():
-                name, _, value = line.partition(" ")
-                if name == "usage_usec":
-                    return int(value)
-            return None
-        text = cgroup.read(CPUACCT_USAGE)
-        return None if text is None else int(text) // 1000
+            return keyed(cgroup.raw(CPU_STAT) or b"", b"usage_usec ")
+        data = cgroup.raw(CPUACCT_USAGE)
+        return None if data is None else int(data) // 1000
     except FileNotFoundError:
         return None

@@ -14,7 +14,7 @@ from queueproxy.freeze.node.book import Book
 from queueproxy.freeze.node.events import Events
 from queueproxy.freeze.node.inventory import PodFacts
 from queueproxy.freeze.node.journal import Journal
-from queueproxy.freeze.node.keeper import Keeper
+from queueproxy.freeze.node.keeper import LATER, Keeper
 from queueproxy.freeze.node.ledger import Ledger, LedgerSettings
 from queueproxy.freeze.node.record import Record
 from queueproxy.freeze.node.sessions import Sessions
@@ -118,12 +118,12 @@ def test_the_journal_knows_of_a_freeze_before_the_kernel_and_forgets_it_after_th
         stage.journal.before = lambda record: seen.append((stage.frozen, record.rung))
         view, problem, _ = await ask(keeper, stage.uid, Wanted.IDLE, 1)
         assert view is not None and (view.rung, problem) == (Rung.FROZEN, None) and stage.frozen
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * LATER)
         assert seen[0] == (False, Rung.FROZEN)
         assert stage.record is not None and stage.record.proof == stage.sessions.proof(stage.uid)
         view, _, _ = await ask(keeper, stage.uid, Wanted.ACTIVE, 2)
         assert view is not None and view.rung is Rung.RUNNING and not stage.frozen
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * LATER)
         assert stage.record is None
         keeper.close()
 
@@ -207,7 +207,7 @@ def test_a_successor_adopts_what_it_finds(stage: Stage) -> None:
     async def story() -> None:
         first = stage.keeper()
         await ask(first, stage.uid, Wanted.IDLE, 7)
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * LATER)
         first.close()
         log = Log(LineWriter(stage.fd))
         second = Keeper(
@@ -230,7 +230,7 @@ def test_a_record_of_containers_that_are_gone_is_dropped(stage: Stage) -> None:
     async def story() -> None:
         keeper = stage.keeper()
         await ask(keeper, stage.uid, Wanted.IDLE, 7)
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * LATER)
         keeper.close()
         stage.work.close()
         stage.node.remove(stage.pod.paths[0], "")
@@ -240,7 +240,7 @@ def test_a_record_of_containers_that_are_gone_is_dropped(stage: Stage) -> None:
             Book(Events("s"), log), Sessions(lambda: "x"), log,
         )  # fmt: skip
         second.adopt()
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * LATER)
         assert second.adopted == {} and second.ledger.pods == {} and stage.record is None
         second.close()
         os.makedirs(stage.node.at(stage.pod.paths[0]))
@@ -253,10 +253,11 @@ def test_a_pod_that_is_gone_is_thawed_and_forgotten_with_all_that_was_known_of_i
         keeper, gone = stage.keeper(), list[str]()
         keeper.on_gone = gone.append
         await ask(keeper, stage.uid, Wanted.IDLE, 1)
+        await asyncio.sleep(2 * LATER)
         keeper.gone(stage.uid)
         while stage.uid in keeper.ledger.pods:
             await asyncio.sleep(0.001)
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * LATER)
         assert gone == [stage.uid] and not stage.frozen and stage.record is None
         assert keeper.book.pages == {} and repr(keeper).endswith("movers=0 waiting=0>")
         assert keeper.book.asleep(Rung.FROZEN) > 0, "the sum keeps it"
