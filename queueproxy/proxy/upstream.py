@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from queueproxy.clock import monotonic
 from queueproxy.codec.response import BadResponse, ResponseReader
-from queueproxy.errors import Failure, dial_failed, dial_timed_out, malformed_response, upstream_lost
-from queueproxy.net.dial import DialError, DialTimeout, dial
+from queueproxy.errors import Failure, dial_failed, dial_timed_out, malformed_response
+from queueproxy.net.dial import DialError, DialTimeout, connect_at_once, dial, open_transport
+from queueproxy.proxy.unmade import Unmade
 
 if TYPE_CHECKING:
     from queueproxy.proxy.exchange import Exchange
@@ -33,13 +35,15 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_poll", "_pool", "begun", "closed", "exchange", "idle_since", "on_made", "paused", "reader", "transport",
+        "_poll", "_pool", "_unmade", "begun", "closed", "exchange", "idle_since", "paused", "reader", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
+    _unmade: Unmade  # stands in for the transport until the loop has made it
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, unmade: Unmade) -> None:
         self._pool = pool
+        self.transport = self._unmade = unmade
         self._poll: select.poll | None = None
         self.reader = ResponseReader()
         self.exchange: Exchange | None = None
@@ -47,16 +51,17 @@ class UpstreamConnection(asyncio.Protocol):
         self.closed = False
         self.paused = False
         self.idle_since = 0.0
-        self.on_made: Callable[[], None] | None = None  # the request that dialled; called once
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection closed={self.closed} busy={self.exchange is not None} {self.reader!r}>"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        if self.on_made is not None:
-            made, self.on_made = self.on_made, None
-            made()
+        self._unmade.made(cast(asyncio.Transport, transport))
+
+    def opened(self) -> None:
+        """The transport keeps to `pause_reading` from now on."""
+        self.transport = self._unmade.handed_over()
+        del self._unmade
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -201,32 +206,35 @@ class Pool:
             task.cancel()
 
     def dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[Failure], None]) -> None:
-        """Opens a connection (contract 3.12). Exactly one of the two is called, later."""
-        connection = UpstreamConnection(self)
-        task = self._loop.create_task(self._dial(connection, failed))  # kept: a task nobody holds may vanish
+        """Opens a connection (contract 3.12). Exactly one of the two is called: at once when the kernel connects at
+        once, later otherwise."""
+        sock = connect_at_once(self.host, self.port)
+        if sock is not None:
+            self._use(sock, connected)
+            return
+        task = self._loop.create_task(self._dial(connected, failed))  # kept: a task nobody holds may vanish
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
 
-        def made() -> None:
-            # Not when the task hears of it: that is two turns of the loop later, and after a thaw a turn costs 40 us.
-            self.opened += 1
-            self._dials.discard(task)  # its request owns the connection from here
-            if connection.is_stale():  # it spoke before it was asked
-                connection.drop()
-                failed(upstream_lost(None))
-            else:
-                connected(connection)
-
-        connection.on_made = made
-
-    async def _dial(self, connection: UpstreamConnection, failed: Callable[[Failure], None]) -> None:
+    async def _dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[Failure], None]) -> None:
         began_at = monotonic()
         try:
-            await dial(self._loop, lambda: connection, self.host, self.port)
+            sock = await dial(self._loop, self.host, self.port)
         except DialTimeout:
             failed(dial_timed_out(self.host, self.port, monotonic() - began_at))
         except DialError as error:
             failed(dial_failed(self.host, self.port, str(error)))
+        else:
+            self._use(sock, connected)
+
+    def _use(self, sock: socket.socket, connected: Callable[[UpstreamConnection], None]) -> None:
+        self.opened += 1
+        connection = UpstreamConnection(self, Unmade(sock))
+        connected(connection)  # its request leaves before the loop makes the transport
+        try:
+            open_transport(self._loop, lambda: connection, sock, connection.opened)
+        except OSError as error:
+            connection.connection_lost(error)
 
     def _expire(self) -> None:
         self._timer = None

@@ -30,6 +30,7 @@ from queueproxy.config import load
 from queueproxy.log import LineWriter, Log
 from queueproxy.probes.spec import decode
 from queueproxy.proxy.server import ClientConnection
+from queueproxy.proxy.unmade import Unmade
 from queueproxy.proxy.upstream import UpstreamConnection
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world\n"
@@ -75,8 +76,9 @@ def ours(loop: asyncio.AbstractEventLoop, data: bytes) -> tuple[Callable[[], Non
     front, back = Transport(), Transport()
     client = ClientConnection(sidecar.plane)
     client.connection_made(front)  # type: ignore[arg-type]
-    upstream = UpstreamConnection(sidecar.pool)
+    upstream = UpstreamConnection(sidecar.pool, Unmade(None))  # type: ignore[arg-type]
     upstream.connection_made(back)  # type: ignore[arg-type]
+    upstream.opened()
     sidecar.pool.give_back(upstream, 0.0)
 
     def exchange() -> None:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from queueproxy.errors import Failure
-from queueproxy.freeze.gate import TELL_AFTER, Gate
+from queueproxy.freeze.gate import SETTLE_FOR, TELL_AFTER, Gate
 from queueproxy.freeze.policy import Ask, IdlePolicy, IdleSettings, Look, Moved, Rung, State
 from tests.support.wires import Clock, Loop, Mechanism
 
@@ -419,14 +419,36 @@ def test_an_obstacle_found_keeps_it_awake_and_a_clear_look_lets_it_sleep(stage: 
     it = stage(look=look, look_first=True)
     it.gate.ready()
     it.loop.advance(1.0)
+    assert looks == [] and it.dropped == 1, "the app first sees that our connections end"
+    it.loop.advance(SETTLE_FOR)
     if not at_once:
         looks[-1][1](looks[-1][0].number, obstacle)
     assert len(looks) == 1 and it.mechanism.asked == [] and it.gate.is_open
     obstacle = None
-    it.loop.advance(0.5)
+    it.loop.advance(0.5 + SETTLE_FOR)
     if not at_once:
         looks[-1][1](looks[-1][0].number, obstacle)
     assert len(looks) == 2 and it.mechanism.asked == [(Rung.FROZEN, 1)]
+
+
+@pytest.mark.fz("FZ-028")
+def test_a_request_while_the_app_settles_before_its_sleep_is_not_held_and_calls_the_sleep_off(stage: Make) -> None:
+    looks: list[Look] = []
+
+    def look(question: Look, found: Callable[[int, str | None], None]) -> None:
+        looks.append(question)
+        found(question.number, None)
+
+    it = stage(look=look, look_first=True)
+    it.gate.ready()
+    it.loop.advance(1.0 + SETTLE_FOR / 2)
+    it.gate.arrived(it.clock())
+    assert it.gate.is_open
+    it.loop.advance(10.0)
+    assert it.gate.is_open and it.mechanism.asked == []
+    it.gate.left(it.clock())
+    it.loop.advance(1.0 + SETTLE_FOR)
+    assert it.mechanism.asked == [(Rung.FROZEN, 1)]
 
 
 @pytest.mark.fz("FZ-014", "FZ-110")

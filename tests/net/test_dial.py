@@ -1,9 +1,10 @@
 """One TCP connection with Go's schedule: refused at once, repeated only after a timeout."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,11 +18,82 @@ from queueproxy.net.dial import (
     RECEIVE,
     DialError,
     DialTimeout,
+    connect_at_once,
     dial,
+    open_transport,
 )
 from tests.support.probed import App, both_loops, refusing_port
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+async def opened(port: int) -> asyncio.Transport:
+    """A connection with its transport, as the pool makes it."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    made: list[Any] = []
+
+    class Keeps(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    open_transport(loop, Keeps, await dial(loop, "127.0.0.1", port), ready.set)
+    await ready.wait()
+    return cast(asyncio.Transport, made[0])
+
+
+@both_loops
+def test_on_loopback_a_connection_needs_no_turn_of_the_loop(run: Run) -> None:
+    async def main() -> None:
+        async with App() as app:
+            sock = connect_at_once("127.0.0.1", app.port)
+            assert sock is not None and sock.getpeername() == ("127.0.0.1", app.port)
+            sock.close()
+
+    run(main())
+
+
+def test_what_cannot_be_connected_at_once_leaves_nothing_open() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    refusing, port = refusing_port()
+    with refusing, socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        crowd = [socket.socket() for _ in range(4)]
+        for one in crowd:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        assert connect_at_once("127.0.0.1", port) is None
+        assert connect_at_once(*full.getsockname()) is None
+        for one in crowd:
+            one.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@both_loops
+def test_a_transport_that_is_aborted_before_it_is_made_frees_its_socket(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        lost = asyncio.Event()
+
+        class Aborts(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                transport.abort()
+
+            def connection_lost(self, _: Exception | None) -> None:
+                lost.set()
+
+        async with App() as app:
+            sock = await dial(loop, "127.0.0.1", app.port)
+            opened = asyncio.Event()
+            open_transport(loop, Aborts, sock, opened.set)
+            await asyncio.wait_for(lost.wait(), 10)
+            await asyncio.wait_for(opened.wait(), 10)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert sock.fileno() == -1, "whoever has its number next would be closed with it"
+
+    run(main())
 
 
 @pytest.mark.qp("QP-190")
@@ -29,9 +101,8 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 def test_a_connection_is_kept_alive_by_tcp(run: Run) -> None:
     async def main() -> None:
         async with App() as app:
-            transport = await dial(asyncio.get_running_loop(), asyncio.Protocol, "127.0.0.1", app.port)
+            transport = await opened(app.port)
             await app.until(lambda: app.accepted == 1)
-            await asyncio.sleep(0)  # set in the turn after, when the waiting request has been sent
             sock = transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE
@@ -46,7 +117,7 @@ def test_the_kernel_holds_little_of_what_nobody_reads(run: Run) -> None:
 
     async def main() -> None:
         async with App() as app:
-            transport = await dial(asyncio.get_running_loop(), asyncio.Protocol, "127.0.0.1", app.port)
+            transport = await opened(app.port)
             await app.until(lambda: app.accepted == 1)
             sock = transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE
@@ -61,7 +132,7 @@ def test_a_refusal_is_not_repeated(run: Run) -> None:
     async def main() -> None:
         sock, port = refusing_port()
         with sock, pytest.raises(DialError, match="connection refused"):
-            await dial(asyncio.get_running_loop(), asyncio.Protocol, "127.0.0.1", port)
+            await dial(asyncio.get_running_loop(), "127.0.0.1", port)
 
     run(main())
 
@@ -90,23 +161,12 @@ def test_timeouts_are_repeated_with_growing_patience_fifteen_times_in_all(
     script = Script(after)
     monkeypatch.setattr(dialling, "_connected", script.connected)
     monkeypatch.setattr(dialling, "asyncio", script)
-    made: list[socket.socket] = []
-
-    class Loop:
-        async def create_connection(self, _: object, *, sock: socket.socket) -> tuple[asyncio.Transport, None]:
-            made.append(sock)
-            return asyncio.Transport({"socket": sock}), None
-
-        def call_soon(self, call: Callable[[socket.socket], None], sock: socket.socket) -> None:
-            call(sock)
-
-    loop: Any = Loop()
+    loop: Any = None  # not needed: no handshake is waited for
     if after < ATTEMPTS:
-        assert asyncio.run(dial(loop, asyncio.Protocol, "127.0.0.1", 1)).get_extra_info("socket") is made[0]
-        made[0].close()
+        asyncio.run(dial(loop, "127.0.0.1", 1)).close()
     else:
         with pytest.raises(DialTimeout):
-            asyncio.run(dial(loop, asyncio.Protocol, "127.0.0.1", 1))
+            asyncio.run(dial(loop, "127.0.0.1", 1))
     attempts = min(after + 1, ATTEMPTS)
     assert len(script.timeouts) == attempts and len(script.pauses) == attempts - 1
     for number, timeout in enumerate(script.timeouts):
@@ -131,7 +191,7 @@ def test_a_handshake_that_hangs_is_given_up_and_tried_again(run: Run, monkeypatc
                     one.setblocking(False)
                     one.connect_ex(server.getsockname())
                 with pytest.raises(DialTimeout):
-                    await dial(asyncio.get_running_loop(), asyncio.Protocol, *server.getsockname())
+                    await dial(asyncio.get_running_loop(), *server.getsockname())
             finally:
                 for one in crowd:
                     one.close()

@@ -181,7 +181,9 @@ def test_a_real_connection_knows_that_it_is_stale_before_the_loop_says_so(run: R
 
 
 @pytest.mark.fz("FZ-035")
-def test_a_dial_that_outlives_its_request_does_not_reach_a_sleeping_app() -> None:
+def test_a_dial_that_outlives_its_request_does_not_reach_a_sleeping_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queueproxy.proxy.upstream.connect_at_once", lambda host, port: None)
+
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         accepted: list[object] = []

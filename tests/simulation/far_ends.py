@@ -333,6 +333,7 @@ class App:
         self.raw_heard = b""
         self.raw_said = b""
         connection.connection_made(cast(Any, self.transport))
+        connection.opened()
 
     def __repr__(self) -> str:
         return f"<App tag={self.tag!r} complete={self.complete} dirty={self.dirty} over={self.transport.over}>"

@@ -33,7 +33,7 @@ from queueproxy.proxy.server import ClientConnection
 from queueproxy.proxy.stage import ASLEEP, DONE, QUEUED, TUNNELLED
 from queueproxy.proxy.upstream import UpstreamConnection
 from tests.simulation.far_ends import ANSWERS, SHAPES, Answer, App, Asked, Client, ask, script
-from tests.support.wires import Wires
+from tests.support.wires import Wires, unmade
 
 HELD_BODY = 100  # instead of 64 KiB, so that a short body fills it
 HIGH_WATER = 150
@@ -178,7 +178,7 @@ class RequestPath(RuleBasedStateMachine):
             if not well:
                 failed(dial_failed("127.0.0.1", 8080, "connection refused"))
                 return
-            connection = UpstreamConnection(wires.pool)
+            connection = UpstreamConnection(wires.pool, unmade())
             app = App(wires.loop, connection, self.answers, self.asked, self.app_runs)
             wires.transports.append(app.transport)
             self.apps.append(app)

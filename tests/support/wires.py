@@ -32,6 +32,7 @@ from queueproxy.metrics.window import Window
 from queueproxy.proxy.deadline import Timeouts
 from queueproxy.proxy.plane import Plane
 from queueproxy.proxy.server import ClientConnection
+from queueproxy.proxy.unmade import Unmade
 from queueproxy.proxy.upstream import Pool, UpstreamConnection
 
 __all__ = ["GET", "HELLO", "POST", "AppWire", "ClientWire", "Clock", "Loop", "Mechanism", "Transport", "Wires"]
@@ -274,6 +275,12 @@ class _Wire:
         return not self.transport.is_closing() and not self.transport.eof
 
 
+def unmade() -> Unmade:
+    """For a connection whose transport is made before anything is sent on it."""
+    no_socket: Any = None
+    return Unmade(no_socket)
+
+
 class ClientWire(_Wire):
     """A client."""
 
@@ -284,6 +291,10 @@ class AppWire(_Wire):
     """The app's end of an upstream connection."""
 
     protocol: UpstreamConnection
+
+    def __init__(self, wires: Wires, protocol: UpstreamConnection) -> None:
+        super().__init__(wires, protocol)
+        protocol.opened()
 
 
 class WiredPool(Pool):
@@ -449,7 +460,7 @@ class Wires:
         return app
 
     def _accepted(self) -> AppWire:
-        app = AppWire(self, UpstreamConnection(self.pool))
+        app = AppWire(self, UpstreamConnection(self.pool, unmade()))
         self._apps.append(app)
         return app
 
