@@ -32,9 +32,12 @@ def stacks(loop: asyncio.AbstractEventLoop) -> str:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     me = threading.get_ident()
     lines: list[str] = []
-    for ident, frame in sys._current_frames().items():
-        if ident != me:
-            lines += [f"thread {names.get(ident, ident)}\n", *_frames(traceback.extract_stack(frame)), "\n"]
+    # All frames are walked before any source line is read: reading lets the threads run on, and a coroutine that is
+    # suspended meanwhile no longer knows who called it.
+    stacks = {ident: list(traceback.walk_stack(frame)) for ident, frame in sys._current_frames().items() if ident != me}
+    for ident, frames in stacks.items():
+        stack = traceback.StackSummary.extract(reversed(frames))
+        lines += [f"thread {names.get(ident, ident)}\n", *_frames(stack), "\n"]
     timers = Counter(_called_by(held) for held in gc.get_objects() if type(held).__name__ == _TIMERS)
     lines += ["timers\n", *(f"  {count} {name}\n" for name, count in sorted(timers.items()))]
     lines.append("\ntasks\n")

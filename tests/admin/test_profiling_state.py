@@ -40,14 +40,14 @@ def told(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> str:
         gone.cancel()
         done = loop.create_future()
 
-        def tell() -> None:
-            said.append(stacks(loop))
-            loop.call_soon_threadsafe(done.set_result, None)
+        def waits_for_the_teller() -> None:
+            teller = threading.Thread(target=lambda: said.append(stacks(loop)), name="teller")
+            teller.start()
+            teller.join()
+            done.set_result(None)
 
-        teller = threading.Thread(target=tell, name="teller")
-        teller.start()
+        loop.call_soon(waits_for_the_teller)  # so that nothing else happens while the stacks are told
         await done
-        teller.join()
         for timer in timers:
             timer.cancel()
 
