@@ -12,7 +12,6 @@ be the one that keeps strangers out.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 GROUP: Final = "queueproxy.extensions"
 OFF: Final = "off"
+_SUFFIXES: Final = (".dist-info", ".egg-info")
+_PIECE: Final = 1 << 15  # bytes; real files have some hundred
 _REMEDY: Final = "Repair or uninstall it, or start with QUEUEPROXY_EXTENSIONS=off or with a list of the others."
 
 
@@ -77,29 +78,42 @@ def extend(plane: Plane, config: Config, loop: asyncio.AbstractEventLoop, log: L
 def installed(path: Iterable[str]) -> list[EntryPoint]:
     """All of the group, of each distribution the first one on the path: the one that would be imported."""
     found: list[EntryPoint] = []
-    met: set[str] = set()
+    met: list[str] = []  # what stands before the suffix: name and version
+    group = GROUP.encode()
     for place in dict.fromkeys(path):
         try:
             names = os.listdir(place or ".")
         except OSError:  # an archive, or nothing
             continue
         for name in names:
-            if not name.endswith((".dist-info", ".egg-info")):
+            if not name.endswith(_SUFFIXES):
                 continue
-            title, _, version = name.rpartition(".")[0].partition("-")
-            key = re.sub(r"[-_.]+", "-", title).lower() if "_" in title or "." in title else title.lower()
-            if key in met:
-                continue
-            met.add(key)
+            title = name.rpartition(".")[0]
+            met.append(title)
             try:
-                with open(os.path.join(place, name, "entry_points.txt"), "rb", buffering=0) as file:
-                    data = file.read()
+                file = os.open(f"{place or '.'}/{name}/entry_points.txt", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:  # most have none
                 continue
-            if GROUP.encode() in data:
+            try:
+                data = piece = os.read(file, _PIECE)
+                while len(piece) == _PIECE:
+                    piece = os.read(file, _PIECE)
+                    data += piece
+            except OSError:  # a directory of that name
+                continue
+            finally:
+                os.close(file)
+            if group in data and not any(_key(title) == _key(other) for other in met[:-1]):
+                distribution = title.replace("-", " ", 1)
                 text = data.decode("utf-8", "replace")
-                found += [EntryPoint(*pair, f"{title} {version}".rstrip()) for pair in entries(text)]
+                found += [EntryPoint(*pair, distribution) for pair in entries(text)]
     return found
+
+
+def _key(title: str) -> str:
+    """One name for one distribution, however it is written (PEP 503)."""
+    name = title.partition("-")[0].lower().replace("_", "-").replace(".", "-")
+    return "-".join(filter(None, name.split("-")))
 
 
 def entries(text: str) -> list[tuple[str, str]]:

@@ -13,11 +13,9 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from queueproxy.codec.chunked import TOKEN
-from queueproxy.codec.fields import Headers as Headers
+from queueproxy.codec.fields import Headers, RequestHeaders
 from queueproxy.codec.headers import (
-    CONTENT_LENGTH,
     FORWARDED,
-    HOST,
     K_ORIGINAL_HOST,
     X_FORWARDED_FOR,
     X_FORWARDED_HOST,
@@ -100,18 +98,18 @@ def checked_status(status: int) -> int:
 class Request:
     """A request on its way to the app; hooks may change it until it leaves.
 
-    peer: the client's address. notes: the extension's own, for its later hooks; shared by all extensions.
+    peer: the client's address.
     """
 
-    __slots__ = ("_head", "_host", "headers", "notes", "peer")
+    __slots__ = ("_head", "_notes", "headers", "peer")
 
     def __init__(self, head: RequestHead, peer: bytes, default_host: bytes) -> None:
         special = head.special
-        self._settle_forwarded(head)
+        if X_FORWARDED_PROTO in special or X_FORWARDED_HOST in special:
+            self._settle_forwarded(head)
         self._head = head
-        self._host = special.get(K_ORIGINAL_HOST) or special.get(HOST) or default_host
-        self.headers = Headers(head.lines, _written(head, self._host))
-        self.notes: dict[str, object] = {}
+        self._notes: dict[str, object] | None = None
+        self.headers = RequestHeaders(head, default_host)
         self.peer = peer
 
     @classmethod
@@ -136,6 +134,13 @@ class Request:
         if value:
             special[FORWARDED] = value
             head.lines += (b"Forwarded", _COLON, value, _CRLF)
+
+    @property
+    def notes(self) -> dict[str, object]:
+        """The extension's own, for its later hooks; shared by all extensions."""
+        if self._notes is None:
+            self._notes = {}
+        return self._notes
 
     @property
     def method(self) -> bytes:
@@ -169,7 +174,7 @@ class Request:
     @property
     def host(self) -> bytes:
         """What the app will see as Host."""
-        return self._host
+        return self.headers.host
 
     @host.setter
     def host(self, host: bytes) -> None:
@@ -177,11 +182,10 @@ class Request:
         if not isinstance(host, bytes) or not host:
             raise ValueError(f"not a host: {host!r}")
         try:
-            self._host = checked_host(host)
+            # Where the encoder looks first; the client's own stays for the logs.
+            self._head.special[K_ORIGINAL_HOST] = checked_host(host)
         except BadMessage:
             raise ValueError(f"not a host: {host!r}") from None
-        self._head.special[K_ORIGINAL_HOST] = host  # where the encoder looks first; the client's own stays for the logs
-        self.headers._fixed = _written(self._head, host)
 
     @property
     def content_length(self) -> int | None:
@@ -284,19 +288,5 @@ class _Nobody:
 def written_back(response: ResponseReader, view: Response) -> None:
     """What became of the view is what the codec sends."""
     response.status = view.status
-    response.has_date = b"date" in view.headers
-
-
-def _written(head: RequestHead, host: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """The fields that the encoder writes itself, X-Forwarded-For as it came."""
-    special = head.special
-    found = [(b"Host", host)]
-    if head.body == 2:
-        found.append((b"Transfer-Encoding", b"chunked"))
-    elif CONTENT_LENGTH in special:
-        found.append((b"Content-Length", special[CONTENT_LENGTH]))
-    if head.upgrade is not None:
-        found += ((b"Connection", b"Upgrade"), (b"Upgrade", head.upgrade))
-    if special.get(X_FORWARDED_FOR):
-        found.append((b"X-Forwarded-For", special[X_FORWARDED_FOR]))
-    return tuple(found)
+    if view.headers.changed:
+        response.has_date = b"date" in view.headers

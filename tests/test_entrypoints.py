@@ -102,6 +102,15 @@ def test_bytes_that_are_no_text_break_nothing(tmp_path: Path) -> None:
     info.mkdir()
     (info / "entry_points.txt").write_bytes(b"\xff\xfe\n[queueproxy.extensions]\na = b:c\n")
     (tmp_path / "y-1.dist-info").write_text("a file, not a directory")
+    (tmp_path / "z-1.dist-info" / "entry_points.txt").mkdir(parents=True)
+    assert installed([str(tmp_path)]) == [EntryPoint("a", "b:c", "x 1")]
+
+
+def test_a_file_may_be_long(tmp_path: Path) -> None:
+    info = tmp_path / "x-1.dist-info"
+    info.mkdir()
+    scripts = "".join(f"script{number} = module:function{number}\n" for number in range(5_000))
+    (info / "entry_points.txt").write_text(f"[console_scripts]\n{scripts}[queueproxy.extensions]\na = b:c\n")
     assert installed([str(tmp_path)]) == [EntryPoint("a", "b:c", "x 1")]
 
 

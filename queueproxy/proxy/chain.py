@@ -47,14 +47,14 @@ class Link:
 
 
 class Chain:
-    """All of them, outermost first. answers, ends: somebody wants to see answers, or outcomes."""
+    """All of them, outermost first. answers, ends: those who want to see answers, or outcomes, outermost last."""
 
     __slots__ = ("_counts", "_log", "answers", "ends", "links")
 
     def __init__(self, links: Sequence[Link], counts: Counts, log: ErrorLog) -> None:
         self.links = tuple(links)
-        self.answers = any(link.response is not None for link in links)
-        self.ends = any(link.finished is not None for link in links)
+        self.answers = [link for link in reversed(links) if link.response is not None]
+        self.ends = [link for link in reversed(links) if link.finished is not None]
         self._counts = counts
         self._log = log
         for link in links:  # on the metrics page from the first day

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from queueproxy.clock import http_date, monotonic
-from queueproxy.codec.fields import Headers
+from queueproxy.codec.fields import AnswerHeaders, FramedHeaders
 from queueproxy.codec.response import BadResponse, connection_line, status_line
 from queueproxy.errors import Failure
 from queueproxy.extensions import BODILESS, Answer, Outcome, Request, Response, written_back
@@ -141,8 +141,9 @@ class ExtendedExchange(MeasuredExchange):
         """In the app's place; those further out see it like the app's."""
         lines = list(answer.lines)
         length = () if answer.status in BODILESS else ((b"Content-Length", b"%d" % len(answer.body)),)
-        shown = Response(answer.status, Headers(lines, length))
-        if not self._show(shown, self.chain.links[: self.met - 1]):
+        shown = Response(answer.status, FramedHeaders(lines, length))
+        further_out = self.chain.links[: self.met - 1]
+        if not self._show(shown, [link for link in self.chain.answers if link in further_out]):
             self.fail(BROKEN)
             return
         head = self.head
@@ -163,27 +164,25 @@ class ExtendedExchange(MeasuredExchange):
         self.client.exchange_ended(keep=keep, request_ended=self._request_ended)
 
     def _show(self, shown: Response, links: Iterable[Link]) -> bool:
-        """Shows an answer to those, the innermost first. False when one of them broke."""
+        """Shows an answer to those in turn. False when one of them broke."""
         view = self.view
-        assert view is not None
-        for link in reversed(tuple(links)):
-            if link.response is not None:
-                try:
-                    said = link.response(view, shown)
-                    if said is not None:
-                        raise TypeError(f"response returned {type(said).__name__}, not None")
-                except BaseException as error:
-                    self.chain.blame(link, "response", error)
-                    return False
+        for link in links:
+            try:
+                said = link.response(view, shown)  # type: ignore[arg-type, misc]
+                if said is not None:
+                    raise TypeError(f"response returned {type(said).__name__}, not None")
+            except BaseException as error:
+                self.chain.blame(link, "response", error)
+                return False
         shown.headers.seal()
         return True
 
     def response_received(self, response: ResponseReader) -> None:
         status = response.status
         if self.chain.answers:
-            shown = Response(status, Headers(response.lines, _framing(response)))
-            if not self._show(shown, self.chain.links):
-                self.app_status, self.spoilt = status, True
+            shown = Response(status, AnswerHeaders(response))
+            if not self._show(shown, self.chain.answers):
+                self.app_status, self.headed_at, self.spoilt = status, monotonic(), True
                 raise BadResponse(BROKEN.text)  # out of the parser; then `broken`
             written_back(response, shown)
         super().response_received(response)
@@ -193,7 +192,7 @@ class ExtendedExchange(MeasuredExchange):
         """101 from the app."""
         if self.chain.answers:
             fixed = ((b"Connection", b"Upgrade"), (b"Upgrade", protocol))
-            if not self._show(Response(101, Headers(lines, fixed)), self.chain.links):
+            if not self._show(Response(101, FramedHeaders(lines, fixed)), self.chain.answers):
                 self.fail(BROKEN)
                 return
         super().switched(protocol, lines)
@@ -222,27 +221,22 @@ class ExtendedExchange(MeasuredExchange):
             return
         upgraded = self.tunnel is not None
         outcome = Outcome(
-            status=101 if upgraded else self.status or status,
-            app_status=101 if upgraded else self.app_status,
-            received=self.received,
-            sent=self.size,
-            took=now - self.began_at,
-            thaw_wait=self.thaw_wait,
-            app_took=self.headed_at - self.sent_at if self.headed_at else None,
-            error=self.failure,
+            101 if upgraded else self.status or status,
+            101 if upgraded else self.app_status,
+            self.received,
+            self.size,
+            now - self.began_at,
+            self.thaw_wait,
+            self.headed_at - self.sent_at if self.headed_at else None,
+            self.failure,
         )
-        for link in reversed(chain.links[: self.met]):
-            if link.finished is not None:
+        met = chain.links[: self.met]
+        for link in chain.ends:
+            if link in met:
                 try:
-                    link.finished(view, outcome)
+                    link.finished(view, outcome)  # type: ignore[misc]
                 except BaseException as error:
                     chain.blame(link, "finished", error)
-
-
-def _framing(response: ResponseReader) -> tuple[tuple[bytes, bytes], ...]:
-    if response.content_length is not None:
-        return ((b"Content-Length", response.content_length),)
-    return ((b"Transfer-Encoding", b"chunked"),) if response.chunked else ()
 
 
 async def _thought(said: Awaitable[Answer | None]) -> Answer | None:

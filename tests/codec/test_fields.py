@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from queueproxy.codec.fields import RESERVED, RESERVED_PREFIXES, Headers, checked_name, checked_value, regrouped
+from queueproxy.codec.fields import (
+    RESERVED,
+    RESERVED_PREFIXES,
+    FramedHeaders,
+    Headers,
+    checked_name,
+    checked_value,
+    regrouped,
+)
 from queueproxy.codec.headers import DATE, LAST_FORWARDED, REQUEST_KINDS, RESPONSE_KINDS
 
 
@@ -16,7 +24,7 @@ def lines(*fields: tuple[bytes, bytes]) -> list[bytes]:
 
 def headers() -> tuple[Headers, list[bytes]]:
     own = lines((b"Accept", b"a"), (b"Cookie", b"1"), (b"X", b"x"), (b"cookie", b"2"), (b"COOKIE", b"3"))
-    return Headers(own, ((b"Host", b"h"),)), own
+    return FramedHeaders(own, ((b"Host", b"h"),)), own
 
 
 def test_reading_shows_all_in_order_and_names_have_no_case() -> None:
@@ -45,6 +53,7 @@ def test_the_codecs_own_lines_change(change: Callable[[Headers], None], left: li
     fields, own = headers()
     before = list(own)
     change(fields)
+    assert fields.changed
     assert [(b"Host", b"h"), *zip(own[::4], own[2::4], strict=True)] == list(fields)
     assert set(own[1::4]) == {b": "} and set(own[3::4]) == {b"\r\n"}
     if left is not None:

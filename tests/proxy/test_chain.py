@@ -39,9 +39,10 @@ def test_only_hooks_that_are_defined_are_called(extension: object, hooks: str) -
     assert repr(Link("x", extension)) == hooks
 
 
-def test_a_chain_knows_whether_anybody_wants_to_see_answers_and_outcomes() -> None:
-    chain = Chain([Link("a", Inherits()), Link("b", Unrelated())], Counts(), Log())
-    assert (chain.answers, chain.ends, repr(chain)) == (False, True, "<Chain ['a', 'b']>")
+def test_a_chain_knows_who_wants_to_see_answers_and_outcomes_the_outermost_last() -> None:
+    a, b, c = Link("a", Inherits()), Link("b", Unrelated()), Link("c", Inherits())
+    chain = Chain([a, b, c], Counts(), Log())
+    assert (chain.answers, chain.ends, repr(chain)) == ([], [c, a], "<Chain ['a', 'b', 'c']>")
 
 
 def test_all_are_closed_the_innermost_first_though_one_breaks() -> None:
