@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from queueproxy.codec.http1 import PAUSED, RequestHead, RequestReader
 from queueproxy.codec.response import ResponseReader, response_bytes
 from queueproxy.extensions import Answer, Extension, Outcome, Request, Response, Setup, written_back
 
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "extensions.md"
 POST = b"POST /a?b HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nCookie: c\r\nContent-Length: 3\r\n\r\n"
 HEADS = {
     "no body": b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -359,3 +363,15 @@ def test_the_hooks_of_the_interface_do_nothing() -> None:
     empty.finished(request, Outcome(200, 200, 0, 0, 0.0, 0.0, None, ""))
     empty.close()
     assert Setup._fields[:3] == ("name", "log", "loop")
+
+
+def test_the_documents_code_does_what_it_says() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S)
+    nothing: Any = None
+    told: dict[str, Any] = {"setup": Setup("door", log=nothing, loop=nothing)}
+    exec("\n".join(blocks), told)
+    door = told["Door"](told["setup"])
+    door.response(told["request"], told["response"])
+    assert b"Server" not in told["response"].headers and told["request"].headers.get(b"x-checked") == b"yes"
+    refused = door.request(Request.of(POST))
+    assert isinstance(refused, Answer) and (refused.status, refused.body) == (400, b"which tenant?\n")
