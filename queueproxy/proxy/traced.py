@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from random import getrandbits
+from struct import Struct
 from typing import Final
 
 from queueproxy.clock import monotonic
@@ -29,22 +30,31 @@ from queueproxy.proxy.measured import MeasuredExchange
 from queueproxy.traces.context import SPAN, TRACE, Sampler, parse, retitle
 from queueproxy.traces.spans import LONGEST, Trace
 
-_EACH: Final = TRACE + SPAN  # digits one request needs
-_STOCK: Final = 256  # requests whose digits are made at once, with one system call
+# What the app is told, whole: fixed places for the ids and the flags.
+_LINE: Final = b"traceparent: 00-%b-%b-00\r\n"
+_TRACE_AT: Final = _LINE.index(b"%")
+_DECIDES_AT: Final = _TRACE_AT + SPAN  # the lower half of the trace id
+_SPAN_AT: Final = _TRACE_AT + TRACE + 1
+_FLAG_AT: Final = _SPAN_AT + SPAN + 2
+_STOCK: Final = 256  # requests whose lines are made at once: one system call, and no bytecode for each
+_LINES: Final = _LINE * _STOCK
+_IDS: Final = Struct(f"{TRACE}s{SPAN}s" * _STOCK).unpack
+_CUT: Final = Struct(f"{_FLAG_AT + 3}s" * _STOCK).unpack
 
 
 class Tracer:
     """sampler decides; put takes the traces of sampled requests and must not wait.
 
-    stock: digits of a trace id and a span id that nobody has had, for the next requests; `begin` pops one. That an id
-    is all zeros takes longer than the universe has.
+    stock: lines with ids that nobody has had, for the next requests; `begin` pops one. That an id is all zeros takes
+    longer than the universe has. most: no id whose deciding half begins with a greater character is kept.
     """
 
-    __slots__ = ("put", "sampler", "stock")
+    __slots__ = ("most", "put", "sampler", "stock")
 
     def __init__(self, sampler: Sampler, put: Callable[[Trace], None]) -> None:
         self.sampler = sampler
         self.put = put
+        self.most = sampler.bound[0]
         self.stock: list[bytes] = []
         self.restock()
 
@@ -52,8 +62,8 @@ class Tracer:
         return f"<Tracer {self.sampler!r}>"
 
     def restock(self) -> None:
-        digits = os.urandom(_STOCK * _EACH // 2).hex().encode()
-        self.stock = [digits[at : at + _EACH] for at in range(0, len(digits), _EACH)]
+        digits = os.urandom(_STOCK * (TRACE + SPAN) // 2).hex().encode()
+        self.stock = list(_CUT(_LINES % _IDS(digits)))
 
 
 class TracedExchange(MeasuredExchange):
@@ -64,34 +74,31 @@ class TracedExchange(MeasuredExchange):
         tracer = self.plane.tracer
         assert tracer is not None
         stock = tracer.stock
-        digits = stock.pop()
+        line = stock.pop()
         if not stock:
             tracer.restock()
         head = self.head
-        special = head.special
-        sampler = tracer.sampler
-        if TRACEPARENT in special:
-            self._continue(digits, sampler)
+        if TRACEPARENT in head.special:
+            self._continue(line, tracer.sampler)
         else:
-            trace, span = digits[:TRACE], digits[TRACE:]
-            flags = b"-00\r\n"
-            if digits[SPAN:TRACE] < sampler.bound:
-                flags = b"-01\r\n"
-                self._record(trace, span, b"")
-            # In pieces that are joined with the rest, not formatted first. Nobody takes these lines apart any more.
-            head.lines += (b"traceparent: 00-", trace, b"-", span, flags)
-            if self.plane.observer is not None and X_B3_TRACEID not in special:
+            # Most are settled by one character.
+            if line[_DECIDES_AT] <= tracer.most and line[_DECIDES_AT : _SPAN_AT - 1] < tracer.sampler.bound:
+                self._record(line[_TRACE_AT : _SPAN_AT - 1], line[_SPAN_AT : _SPAN_AT + SPAN], b"")
+                line = line[:_FLAG_AT] + b"1\r\n"
+            head.lines.append(line)  # in one piece: nobody but an extension takes these lines apart any more
+            if self.plane.observer is not None and X_B3_TRACEID not in head.special:
                 # The request log's trace id: ours where the caller brought none.
-                special[TRACEPARENT] = b"00-%b-%b%b" % (trace, span, flags[:3])
+                head.special[TRACEPARENT] = line[_TRACE_AT - 3 : -2]
         Exchange.begin(self)
 
-    def _continue(self, digits: bytes, sampler: Sampler) -> None:
+    def _continue(self, line: bytes, sampler: Sampler) -> None:
         """There is a traceparent: of a caller, or of a probe or somebody without sense, who do not count."""
         special = self.head.special
         received = special[TRACEPARENT]
         probe = special.get(K_NETWORK_PROBE) or special.get(K_KUBELET_PROBE)
         parent = None if probe else parse(received)
-        trace, span = digits[:TRACE] if parent is None else parent.trace, digits[TRACE:]
+        trace = line[_TRACE_AT : _SPAN_AT - 1] if parent is None else parent.trace
+        span = line[_SPAN_AT : _SPAN_AT + SPAN]
         sampled = sampler.samples(trace, parent)
         retitle(self.head.lines, received, b"00-%b-%b-0%d" % (trace, span, sampled))
         if sampled:

@@ -8,58 +8,49 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
 
 from queueproxy.metrics.otel import Target, exporter, sdk_version
+from queueproxy.traces.encode import Encoder
 from queueproxy.traces.spans import Span, SpanKind, Trace, spans
 
 
 class SpanExporter:
-    """offset_ns: wall clock less monotonic clock, when this process started."""
+    """offset_ns: wall clock less monotonic clock, when this process started.
+
+    The SDK's exporter sends, repeats, compresses and knows the collector's certificate; the message is ours (`encode`).
+    """
 
     def __init__(
         self, target: Target, resource: Mapping[str, str], user_port: int, offset_ns: int, version: str
     ) -> None:
         self._exporter = exporter(target, "trace_exporter", "OTLPSpanExporter")
-        self._sdk = import_module("opentelemetry.sdk.trace")
-        self._api = import_module("opentelemetry.trace")
-        self._success = import_module("opentelemetry.sdk.trace.export").SpanExportResult.SUCCESS
+        self._send = self._grpc() if target.protocol == "grpc" else self._http
         named = {"telemetry.sdk.name": "opentelemetry", "telemetry.sdk.version": sdk_version()}
-        self._resource = import_module("opentelemetry.sdk.resources").Resource({**resource, **named})
-        self._scope = import_module("opentelemetry.sdk.util.instrumentation").InstrumentationScope
+        self._encoder = Encoder({**resource, **named}, version, offset_ns)
         self._user_port = user_port
-        self._offset_ns = offset_ns
-        self._version = version
 
     def __repr__(self) -> str:
         return f"<SpanExporter {self._exporter!r}>"
 
     def deliver(self, batch: list[Trace]) -> str:
-        result = self._exporter.export([self._span(s) for trace in batch for s in spans(trace, self._user_port)])
-        return "" if result is self._success else "the collector did not take them"
+        message = self._encoder.request(span for trace in batch for span in spans(trace, self._user_port))
+        return "" if self._send(message) else "the collector did not take them"
 
     def stop(self) -> None:
         self._exporter.shutdown()
 
-    def _span(self, span: Span) -> Any:
-        api = self._api
-        parent = self._context(span.trace, span.parent, span.remote) if span.parent else None
-        status = api.Status() if span.error is None else api.Status(api.StatusCode.ERROR, span.error or None)
-        return self._sdk.ReadableSpan(
-            span.name,
-            context=self._context(span.trace, span.span, False),
-            parent=parent,
-            resource=self._resource,
-            attributes=span.attributes,
-            kind=api.SpanKind(int(span.kind)),
-            status=status,
-            start_time=nanoseconds(span.began_at, self._offset_ns),
-            end_time=nanoseconds(span.ended_at, self._offset_ns),
-            instrumentation_scope=self._scope(span.scope, self._version),
-        )
+    # -- where the SDK's exporters take a message, not spans
 
-    def _context(self, trace: int, span: int, remote: bool) -> Any:
-        return self._api.SpanContext(trace, span, remote, self._api.TraceFlags(1))
+    def _http(self, message: bytes) -> bool:
+        return bool(self._exporter._client.export(message).success)
+
+    def _grpc(self) -> Callable[[bytes], bool]:
+        service = import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+        success = import_module("opentelemetry.sdk.trace.export").SpanExportResult.SUCCESS
+        decode = service.ExportTraceServiceRequest.FromString
+        self._exporter._translate_data = decode
+        self._exporter._count_data = lambda message: 1  # for the exporter's metrics of itself, which nobody reads
+        return lambda message: self._exporter.export(message) is success
 
 
 class StdoutExporter:

@@ -194,8 +194,29 @@ def test_no_two_requests_share_an_id() -> None:
     for _ in range(5):
         found += tracer.stock
         tracer.restock()
-    assert {len(digits) for digits in found} == {48}
-    assert len({digits[:32] for digits in found}) == len({digits[32:] for digits in found}) == len(found) == 5 * 256
+    made = [told(line) for line in found]
+    assert {(len(one.trace), len(one.span), one.sampled) for one in made} == {(32, 16, False)}
+    assert len({one.trace for one in made}) == len({one.span for one in made}) == len(made) == 5 * 256
+
+
+@pytest.mark.qp("QP-239")
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.5, 0.99, 1.0])
+def test_a_request_is_kept_exactly_when_the_sampler_says_so_of_its_id(ratio: float) -> None:
+    with traced(ratio) as wires:
+        client = wires.client()
+        client.says(GET)
+        app = wires.dialled()
+        heads = [app.got()]
+        app.says(HELLO)
+        for _ in range(255):
+            client.says(GET)
+            heads.append(app.got())
+            app.says(HELLO)
+        sampler = Sampler(ratio, parent_based=True)
+        made = [told(head) for head in heads]
+        assert [one.sampled for one in made] == [sampler.samples(one.trace, None) for one in made]
+        assert [trace.trace for trace in wires.left] == [number(one.trace) for one in made if one.sampled]
+        assert [trace.span for trace in wires.left] == [number(one.span) for one in made if one.sampled]
 
 
 @pytest.mark.qp("QP-306")
