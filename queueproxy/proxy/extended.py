@@ -148,7 +148,6 @@ class ExtendedExchange(MeasuredExchange):
             return
         head = self.head
         self.stage = ANSWERED
-        self.status = shown.status
         keep = self._keep = (
             head.keep_alive and not self.plane.closing and (self._request_ended or not self._upload_uncertain())
         )

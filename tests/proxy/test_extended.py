@@ -222,6 +222,17 @@ def test_what_is_changed_too_late_is_an_error_and_not_half_true() -> None:
         assert wires.blamed == {("e0", "response"): 1}
 
 
+def test_an_answer_that_has_left_can_only_be_read() -> None:
+    kept: list[Response] = []
+    with extended(Hook(response=lambda request, response: kept.append(response))) as wires:
+        wires.client().says(GET)
+        wires.dialled().says(HELLO)
+    (response,) = kept
+    assert response.headers.get(b"content-length") == b"5"
+    with pytest.raises(RuntimeError, match="has left"):
+        response.headers.set(b"X-A", b"1")
+
+
 @pytest.mark.qp("QP-157")
 def test_probes_and_refused_requests_are_not_seen_and_marked_ones_are() -> None:
     spy = Says()
@@ -376,11 +387,11 @@ def test_an_answer_without_date_gets_ours() -> None:
 
 def test_inner_extensions_do_not_see_what_an_outer_one_answered() -> None:
     diary: list[str] = []
-    a, b, c = Says(name="a", diary=diary), Says(Answer(401), name="b", diary=diary), Says(name="c", diary=diary)
+    a, b, c = Says(name="a", diary=diary), Says(Answer(401, b"no"), name="b", diary=diary), Says(name="c", diary=diary)
     with extended(a, b, c) as wires:
         wires.client().says(GET)
         assert diary == ["a request", "b request", "a response 401", "b finished 401", "a finished 401"]
-        assert a.outcomes == [Outcome(401, 0, 0, 0, 0.0, 0.0, None, "")]
+        assert a.outcomes == [Outcome(401, 0, 0, 2, 0.0, 0.0, None, "")]
 
 
 def test_an_outer_extension_changes_the_answer_of_an_inner_one_and_not_the_next() -> None:
