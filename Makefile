@@ -16,10 +16,10 @@ PYTEST := $(BIN)/python -m pytest
 # Four on two cores: most of the tests that take long wait, and those of one group run one after the other.
 WORKERS := -n 4 --dist loadgroup
 
-.PHONY: help demo demo-serve demo-node test test-fast test-long lint bench fuzz coverage-doc clean tools
+.PHONY: help demo demo-serve demo-node test test-fast test-long test-v2-vm lint bench fuzz coverage-doc clean tools vm-tools
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## watch a web app fall asleep and wake up
 	@$(BIN)/python examples/demo.py
@@ -36,8 +36,11 @@ test: lint tools ## everything except the long tests
 test-fast: $(VENV)/.test ## under a minute; no root, no extra packages
 	@$(PYTEST) $(WORKERS) -m "not slow and not root and not long"
 
-test-long: tools $(VENV)/.test ## the tests that take longer than a minute each
+test-long: tools vm-tools $(VENV)/.test ## the tests that take longer than a minute each
 	@$(PYTEST) -m long --timeout 1800 || [ $$? = 5 ]  # 5: there are none
+
+test-v2-vm: vm-tools $(VENV)/.test ## the cgroup driver where v2 has the cpu controller: Debian's kernel in qemu
+	@$(BIN)/python -m tests.vm
 
 lint: $(VENV)/.test ## style, types, who may import whom
 	@$(BIN)/ruff check .
@@ -60,7 +63,7 @@ coverage-doc: $(VENV)/.run ## rewrite docs/contract-coverage.md from the marks o
 	@$(BIN)/python -m tests.contract_coverage
 
 clean: ## remove everything that make made, the environment included
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	@rm -rf $(VENV) .vm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- set-up: stamps live in the environment and die with it
@@ -119,4 +122,12 @@ $(VENV)/.tools: Makefile | $(BIN)/python
 	  echo "tests that need them are skipped; as root: apt-get install" $$need $$nice
 	else
 	  touch $@
+	fi
+
+# qemu is large: only for the target that needs it. Its kernel is fetched, not installed, by tests/vm.
+vm-tools:
+	@if ! command -v qemu-system-x86_64 >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	  echo "installing qemu-system-x86"
+	  apt-get -q update >/dev/null || true
+	  DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends qemu-system-x86 >/dev/null || true
 	fi

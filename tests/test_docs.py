@@ -68,12 +68,12 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.M))
     unknown = {
         document: [
             word
             for line in _code_lines(_text(document))
-            if (command := re.match(r"(?:\$ |sudo )?make((?: +[a-z][a-z-]*)+)(?: *#.*)?$", line))
+            if (command := re.match(r"(?:\$ |sudo )?make((?: +[a-z][a-z0-9-]*)+)(?: *#.*)?$", line))
             for word in command[1].split()
             if word not in targets
         ]
@@ -84,7 +84,7 @@ def test_every_make_target_exists() -> None:
 
 def test_every_target_that_help_lists_is_phony() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
+    listed = set(re.findall(r"^([a-z0-9-]+):.*## ", makefile, re.M))
     phony = set(" ".join(re.findall(r"^\.PHONY:(.*)", makefile, re.M)).split())
     assert listed and listed <= phony
 

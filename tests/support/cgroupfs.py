@@ -46,6 +46,12 @@ def real_cgroups(controller: str) -> list[pytest.MarkDecorator]:
     ]
 
 
+def v2_has_cpu() -> bool:
+    """Whether cgroups made where this process sits get `cpu.max`."""
+    place = place_of("")
+    return place is not None and "cpu" in Path(place, "cgroup.subtree_control").read_text().split()
+
+
 def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a fact of the kernel that has no event to wait on."""
     deadline_at = time.monotonic() + PATIENCE
