@@ -9,6 +9,7 @@ when a claim appears or goes.
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def reasons() -> dict[str, str]:
     return found
 
 
+@functools.cache  # every test is parsed: 2 s
 def claims() -> dict[str, list[str]]:
     """id -> the test files that claim it, sorted."""
     found: dict[str, set[str]] = {}

@@ -167,6 +167,7 @@ def test_a_reader_that_does_not_read_never_stops_the_caller(pipe: Pipe) -> None:
     assert writer.flush(5.0)
 
 
+@pytest.mark.slow
 @pytest.mark.qp("QP-354")
 def test_lines_without_room_are_lost_and_the_next_one_says_how_many(pipe: Pipe) -> None:
     size = pipe.fill()

@@ -105,6 +105,7 @@ def test_the_heads_time_is_upstreams() -> None:
     assert HEAD_TIMEOUT == 15.0
 
 
+@pytest.mark.slow
 @pytest.mark.qp("QP-046")
 def test_the_index_links_every_page_and_every_link_answers(asked: Asked) -> None:
     index = asked.reply("")

@@ -45,6 +45,7 @@ def test_cpu_time_is_counted_where_it_is_used() -> None:
     assert f"{sampler.samples.taken} in" in repr(sampler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hz", [20, 2000], ids=["as-asked", "faster-than-any-kernel-ticks"])
 def test_samples_stand_for_the_time_that_was_used(hz: int) -> None:
     sampler = CpuSampler()

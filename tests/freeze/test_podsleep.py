@@ -117,6 +117,7 @@ def test_each_confirmed_change_is_told_once_and_wakes_are_followed_by_a_real_pro
     play(tmp_path, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-098", "FZ-102")
 def test_knocks_are_told_at_debug_level_and_need_no_probe(tmp_path: Path) -> None:
     async def scene(the: Scene, freezer: ScriptedFreezer) -> None:
@@ -131,6 +132,7 @@ def test_knocks_are_told_at_debug_level_and_need_no_probe(tmp_path: Path) -> Non
     play(tmp_path, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-084")
 @pytest.mark.parametrize(
     ("waited", "harmed"),
@@ -173,6 +175,7 @@ def test_a_failure_that_repeats_itself_is_told_once(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-014", "FZ-046")
 def test_a_freezer_that_goes_is_told_once_and_opens_the_gate_for_good(tmp_path: Path) -> None:
     async def scene(the: Scene, freezer: ScriptedFreezer) -> None:

@@ -493,6 +493,7 @@ PROFILE = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.qp("QP-084", "QP-086", "QP-132", "QP-150", "QP-153", "QP-202")
 @pytest.mark.fz("FZ-026", "FZ-030", "FZ-031", "FZ-033")
 def test_whatever_happens_in_whatever_order_all_is_given_back_and_nobody_hears_anothers_answer() -> None:

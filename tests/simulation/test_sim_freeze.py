@@ -523,6 +523,7 @@ def draw_settings(dice: random.Random) -> IdleSettings:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-021", "FZ-030", "FZ-031", "FZ-033", "FZ-039", "FZ-050", "FZ-065", "FZ-066", "FZ-140")
 def test_no_schedule_breaks_a_promise() -> None:
     slept = opened = 0

@@ -18,6 +18,8 @@ from tests.support.knative_pod import knative_pod
 from tests.support.tokens import AUDIENCE
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow  # real servers and clients, real time
+
 ROOT = Path(__file__).resolve().parents[2]
 POD = knative_pod()
 NAME, UID = POD["metadata"]["name"], POD["metadata"]["uid"]

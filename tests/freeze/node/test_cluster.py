@@ -16,6 +16,8 @@ from queueproxy.freeze.node.cluster import ApiError, Cluster
 from tests.support.apiserver import ApiServer
 from tests.support.knative_pod import knative_pod
 
+pytestmark = pytest.mark.slow  # real servers and clients, real time
+
 POD = knative_pod()
 WATCH = {"watch": "true", "resourceVersion": "0"}
 REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "a"}}

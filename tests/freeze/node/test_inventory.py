@@ -288,6 +288,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 PATHS = _paths(POD)[1:]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(path=st.sampled_from(PATHS), value=VALUES)
 def test_a_pod_with_any_part_replaced_never_raises_and_never_widens_the_choice(

@@ -26,6 +26,7 @@ def whole(text: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.text(), JSON, max_size=4).map(lambda made: {k: v for k, v in made.items() if k != "items"}),
     st.lists(JSON, min_size=1, max_size=4),

@@ -24,6 +24,8 @@ from tests.support.apiserver import ApiServer
 from tests.support.knative_pod import container_id, knative_pod
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow  # real servers and clients, real time
+
 POD = knative_pod()
 UID = POD["metadata"]["uid"]
 SECOND = knative_pod("second-00001-deployment-7d9f-bcdef", ip="10.244.0.40")

@@ -17,6 +17,8 @@ from tests.support.knative_pod import knative_pod, merged
 from tests.support.tokens import AUDIENCE
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow  # real servers and clients, real time
+
 POD = knative_pod()
 OTHER = knative_pod("other-00001-deployment-7d9f-bcdef", ip="10.244.0.40")
 

@@ -617,6 +617,7 @@ def _feed(loop: asyncio.AbstractEventLoop, pieces: list[bytes]) -> None:
     assert {uid for uid, _ in desk.asks} <= {POD}
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-131")
 @settings(max_examples=300, deadline=None)
 @given(_PIECES)

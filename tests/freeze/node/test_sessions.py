@@ -147,6 +147,7 @@ _EVENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_EVENTS)
 def test_at_most_one_connection_speaks_for_a_pod_whatever_happens(events: list[tuple]) -> None:
     held = sessions()
