@@ -212,7 +212,6 @@ def parse_run(argv: list[str]) -> RunSettings:
         start_timeout=flags.start_timeout,
         grace=flags.grace,
         metrics_port=9091 if flags.metrics_port is None else flags.metrics_port,
-        metrics_port_given=flags.metrics_port is not None,
         json=flags.json,
         verbose=flags.verbose,
     )

@@ -74,7 +74,6 @@ class RunSettings:
     start_timeout: float = 30.0
     grace: float = 10.0
     metrics_port: int = 9091  # 0: none
-    metrics_port_given: bool = False
     json: bool = False
     verbose: bool = False
 

@@ -11,7 +11,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +22,8 @@ from tests.support.freezer_calls import Reply, get, old, put
 from tests.support.freezer_process import NODE, FreezerProcess, Resident, Sidecar, active, freeze, idle, thaw
 from tests.support.kubepods import Node
 
+pytest_plugins = ["tests.support.freezer_fixtures"]  # api, node, freezer: one each for the whole module
 pytestmark = [*real_cgroups(""), pytest.mark.xdist_group("freezer")]
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with Node("") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def freezer(api: ApiServer, node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreezerProcess]:
-    with FreezerProcess(api, node, tmp_path_factory.mktemp("freezer")) as running:
-        yield running.start()
 
 
 class Victim:

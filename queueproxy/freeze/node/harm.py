@@ -1,7 +1,7 @@
 """Watches whether freezing harms a pod: asks the kernel how old its processes are, and whether they are still there.
 
-What it touches: `/proc/<pid>/stat`, once for each process until it has settled, and a signal 0 to those that are
-watched when a pod is put to sleep inside the window. What counts as harm is decided in `losses.py`. Pids are as the
+What it touches: `/proc/<pid>/stat`, once for each process until it has settled, and a signal 0 to those that have when
+the pod is put to sleep. What counts as harm is decided in `losses.py`. Pids are as the
 freezer's own namespace has them; where it cannot see the host's processes there are none, and nobody is watched. What
 happens when a process cannot be asked: it has not settled, and does not count.
 
@@ -35,14 +35,16 @@ class Harm:
 
     def thawed(self, now: float, uid: str, pids: Collection[int]) -> None:
         """The pod runs again with these processes. A thaw inside the window of an earlier one starts anew."""
-        strangers = self._losses.strangers(uid, pids)
+        losses = self._losses
+        strangers = losses.strangers(uid, pids)
         born = {pid: at for pid in strangers if (at := self._born(pid)) is not None} if strangers else {}
-        self._losses.thawed(now, uid, pids, born)
+        missing = [pid for pid in losses.settled(uid) if pid not in pids and _is_gone(pid)]
+        losses.thawed(now, uid, pids, born, missing)
 
     def forget(self, uid: str) -> None:
         """It sleeps again, or is gone: what dies from now on proves nothing."""
-        now, losses = monotonic(), self._losses
-        losses.slept(now, uid, [pid for pid in losses.watched(now, uid) if _is_gone(pid)])
+        losses = self._losses
+        losses.slept(monotonic(), uid, [pid for pid in losses.settled(uid) if _is_gone(pid)])
 
     def next_at(self) -> float:
         """When somebody is due for a look; infinity while nobody is."""
@@ -73,6 +75,7 @@ class Harm:
 
 
 def _is_gone(pid: int) -> bool:
+    """A number that was given to another process is taken for the same one, which is then not missed."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

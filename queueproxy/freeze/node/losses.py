@@ -8,7 +8,8 @@ for one job, the `sleep` in a shell's loop. Those are young. So only processes c
 
 A pod that sleeps again sooner than the window is looked at just before, because a single request and a grace of two
 seconds would otherwise always be shorter than the window. What was found then waits until somebody asks for it: the
-way to sleep is no place for a decision. Who is settled is remembered, so that in the long run nobody's age is asked.
+way to sleep is no place for a decision. Who is settled is remembered, so that in the long run nobody's age is asked,
+and who was there when the pod fell asleep is missed even if it ended before anybody could look.
 
 A pod that ends loses all its processes and is not harmed by that; who owns this must know (`Ledger.harmed` does).
 """
@@ -56,11 +57,16 @@ class Losses:
         pod = self._pods.get(uid)
         return pids if pod is None else [pid for pid in pids if pid not in pod.settled]
 
-    def thawed(self, now: float, uid: str, pids: Collection[int], born: Mapping[int, float]) -> None:
-        """The pod runs again with these processes. born: of the strangers, as far as that is known."""
+    def thawed(
+        self, now: float, uid: str, pids: Collection[int], born: Mapping[int, float], missing: Collection[int] = ()
+    ) -> None:
+        """The pod runs again with these processes. born: of the strangers, as far as that is known. missing: who of
+        `settled` is gone already."""
         pod = self._known(uid)
         before = min(pod.slept_at, now) - SETTLED
-        pod.settled = frozenset(pid for pid in pids if pid in pod.settled or born.get(pid, inf) <= before)
+        found = {pid for pid in pids if pid in pod.settled or born.get(pid, inf) <= before}
+        # Without any process it is the containers that are gone, perhaps long since: the ledger knows about those.
+        pod.settled = frozenset(found.union(missing)) if pids else frozenset()
         pod.slept_at = inf
         if not pod.why:  # else that is told first
             self._due.pop(uid, None)
@@ -68,22 +74,23 @@ class Losses:
             if pod.settled:
                 self._due[uid] = pod.look_at
 
-    def watched(self, now: float, uid: str) -> Collection[int]:
-        """Whose processes to look at before the pod sleeps: those that count, inside a window."""
+    def settled(self, uid: str) -> Collection[int]:
+        """Who counts; to be looked at before the pod sleeps."""
         pod = self._pods.get(uid)
-        return pod.settled if pod is not None and now < pod.look_at < inf else ()
+        return pod.settled if pod is not None else ()
 
     def slept(self, now: float, uid: str, missing: Collection[int]) -> None:
-        """The pod is put to sleep now; missing: who of `watched` is gone."""
+        """The pod is put to sleep now; missing: who of `settled` is gone."""
         pod = self._known(uid)
+        is_window = now < pod.look_at < inf
+        of, pod.settled = len(pod.settled), pod.settled.difference(missing)
         pod.slept_at = min(pod.slept_at, now)  # a pod goes down in steps
         pod.look_at = inf
         if pod.why:
             return
         self._due.pop(uid, None)
-        if missing:
-            pod.why = _words(len(missing), len(pod.settled))
-            pod.settled -= frozenset(missing)
+        if missing and is_window:
+            pod.why = _words(len(missing), of)
             self._due[uid] = now
             self._due.move_to_end(uid, last=False)
 
@@ -99,22 +106,23 @@ class Losses:
         return next(iter(self._due.values())) if self._due else inf
 
     def due(self, now: float) -> list[str]:
-        """Whose pids to read now and hand to `looked`."""
+        """Whose pids to read now and hand to `looked`; each is named once, whatever becomes of it."""
         found = []
-        for uid, at in self._due.items():
-            if at > now:
-                break
-            found.append(uid)
+        while self._due and self.next_at() <= now:
+            found.append(self._due.popitem(last=False)[0])
         return found
 
     def looked(self, uid: str, pids: Collection[int]) -> str:
         """What harm was done, in words, or nothing."""
-        if self._due.pop(uid, None) is None:
+        self._due.pop(uid, None)
+        pod = self._pods.get(uid)
+        if pod is None:
             return ""
-        pod = self._pods[uid]
         if pod.why:
             why, pod.why = pod.why, ""
             return why
+        if pod.look_at == inf:
+            return ""
         pod.look_at = inf
         left = pod.settled.intersection(pids)
         died, of = len(pod.settled) - len(left), len(pod.settled)

@@ -119,6 +119,9 @@ class FreezerCollector(Collector):
         reviewer, pods = self._reviewer, self._pods
         yield CounterMetricFamily("freezer_token_reviews", "TokenReviews made", value=reviewer.reviews)
         yield CounterMetricFamily("freezer_token_review_failures", "Of these unanswered", value=reviewer.failures)
+        yield CounterMetricFamily("freezer_pod_lists", "Lists of this node's pods", value=pods.lists)
+        yield CounterMetricFamily("freezer_watches", "Watches of this node's pods that were opened", value=pods.watches)
+        yield CounterMetricFamily("freezer_watch_events", "Changes of pods that the watch told of", value=pods.events)
         yield CounterMetricFamily("freezer_watch_failures", "Failures of the pod watch", value=pods.failures)
         stale = pods.stale_for(monotonic())
         yield GaugeMetricFamily("freezer_watch_stale_seconds", "Since the pod watch was lost", value=stale)

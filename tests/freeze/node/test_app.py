@@ -11,35 +11,32 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from queueproxy.freeze.node.losses import SETTLED
 from tests.support.apiserver import ApiServer
 from tests.support.cgroupfs import real_cgroups, remains
 from tests.support.freezer_calls import get, old, put
 from tests.support.freezer_process import NODE, FreezerProcess, Resident, Sidecar, active, freeze, idle, thaw
 from tests.support.kubepods import Node
 
+pytest_plugins = ["tests.support.freezer_fixtures"]  # api, node, freezer: one each for the whole module
 pytestmark = [*real_cgroups(""), pytest.mark.xdist_group("freezer")]
 
 
-@pytest.fixture(scope="module")
-def api() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        yield server
+class Elder(NamedTuple):
+    """A pod whose processes have settled by the time somebody needs that."""
+
+    app: Resident
+    began_at: float
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with Node("") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def freezer(api: ApiServer, node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreezerProcess]:
-    """One for all the tests that need not end it."""
-    with FreezerProcess(api, node, tmp_path_factory.mktemp("freezer")) as running:
-        yield running.start()
+@pytest.fixture(scope="module", autouse=True)
+def elder(freezer: FreezerProcess) -> Elder:
+    """There from the first test on."""
+    return Elder(freezer.add_pod(), time.monotonic())
 
 
 @pytest.fixture
@@ -189,17 +186,34 @@ def test_a_container_that_is_gone_is_no_reason_to_fail_a_thaw(freezer: FreezerPr
     os.mkdir(path)  # for whoever cleans up
 
 
-@pytest.mark.fz("FZ-084")
-def test_an_app_that_loses_processes_after_a_thaw_is_throttled_from_then_on(
-    freezer: FreezerProcess, node: Node
-) -> None:
-    app = freezer.add_pod()
+def loses_its_processes(freezer: FreezerProcess, node: Node, app: Resident) -> None:
+    """After a thaw, and then it sleeps again: nobody waits for the end of the window."""
     sidecar, secret = freezer.sidecar(app)
     freeze(sidecar, app, secret, 1)
     thaw(sidecar, app, secret, 2)
+    threading.Event().wait(0.1)  # until the freezer has seen who is there
     Path(node.at(app.pod.paths[0]), "cgroup.kill").write_text("1")
-    freezer.until(lambda: freezer.pods()[app.uid]["mode"] == "throttle", "the fall-back", within=8.0)
-    assert "died within 5 s of a thaw" in freezer.pods()[app.uid]["why"]
+    assert app.work is not None
+    app.work.process.wait(10)
+    freeze(sidecar, app, secret, 3)
+
+
+@pytest.mark.fz("FZ-084")
+def test_an_app_that_loses_settled_processes_after_a_thaw_is_throttled_from_then_on(
+    freezer: FreezerProcess, node: Node, elder: Elder
+) -> None:
+    threading.Event().wait(max(0.0, elder.began_at + SETTLED + 0.5 - time.monotonic()))
+    loses_its_processes(freezer, node, elder.app)
+    freezer.until(lambda: freezer.pods()[elder.app.uid]["mode"] == "throttle", "the fall-back", within=2.0)
+    assert "died within 5 s of a thaw" in freezer.pods()[elder.app.uid]["why"]
+
+
+@pytest.mark.fz("FZ-084")
+def test_an_app_that_loses_young_processes_after_a_thaw_is_not_harmed(freezer: FreezerProcess, node: Node) -> None:
+    app = freezer.add_pod()
+    loses_its_processes(freezer, node, app)
+    threading.Event().wait(0.2)
+    assert (freezer.pods()[app.uid]["mode"], freezer.pods()[app.uid]["state"]) == ("freeze", "frozen")
 
 
 # -- the protocol of old
@@ -244,13 +258,19 @@ def test_an_operator_thaws_one_pod_and_keeps_it_awake(
 @pytest.mark.fz("FZ-104", "FZ-111")
 def test_an_operator_thaws_everybody(freezer: FreezerProcess, asleep: tuple[Resident, Sidecar, str]) -> None:
     app, sidecar, secret = asleep
-    stream = json.loads(freezer.ask("/v1/events?follow=false")[1].splitlines()[-1])["id"]
+
+    def told(after: str = "") -> list[tuple[str, int, str]]:
+        page = freezer.ask(f"/v1/events?{after and f'after={after}&'}follow=false")[1]
+        events = [json.loads(line) for line in page.splitlines()]
+        return [(event["kind"], event["generation"], event["id"]) for event in events if event["uid"] == app.uid]
+
+    freezer.until(lambda: len(told()) == 2, "its sleep is told, when nobody waits for anything else")
+    stream = told()[-1][2]
     assert freezer.ask("/v1/thaw-all", "POST")[0] == 202
     freezer.until(lambda: not freezer.frozen(app), "thawed")
     assert freeze(sidecar, app, secret, 2).json["state"] == "frozen", "and nothing keeps it awake"
-    news = [json.loads(line) for line in freezer.ask(f"/v1/events?after={stream}&follow=false")[1].splitlines()]
-    mine = [(event["kind"], event["generation"]) for event in news if event["uid"] == app.uid]
-    assert mine == [("thawed", 1), ("idle", 2), ("frozen", 2)]
+    freezer.until(lambda: len(told(stream)) >= 3, "the rest is told")
+    assert [event[:2] for event in told(stream)] == [("thawed", 1), ("idle", 2), ("frozen", 2)]
 
 
 @pytest.mark.fz("FZ-100", "FZ-103", "FZ-105")

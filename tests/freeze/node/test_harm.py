@@ -62,6 +62,19 @@ def test_a_pod_put_to_sleep_inside_the_window_is_looked_at_before() -> None:
         assert harm.looked("pod", {started[0].pid}) == "1 of 2 processes died within 5 s of a thaw"
 
 
+@pytest.mark.fz("FZ-084")
+def test_a_process_that_ended_before_the_thaw_was_looked_at_is_missed() -> None:
+    with processes(2) as started:
+        harm, pids = Harm(), {process.pid for process in started}
+        thawed(harm, pids)
+        harm.forget("pod")
+        started[0].kill()
+        started[0].wait()
+        now = thawed(harm, {started[1].pid})
+        assert harm.due(now + WINDOW) == ["pod"]
+        assert harm.looked("pod", {started[1].pid}) == "1 of 2 processes died within 5 s of a thaw"
+
+
 def test_a_process_that_cannot_be_asked_does_not_count(tmp_path: object) -> None:
     with processes(1) as started:
         harm = Harm(proc=str(tmp_path))

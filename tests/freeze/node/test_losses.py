@@ -71,7 +71,7 @@ def test_the_sleep_in_a_shells_loop_never_counts_however_often_it_ends() -> None
 @pytest.mark.fz("FZ-084")
 def test_a_pod_that_sleeps_again_inside_the_window_is_looked_at_before() -> None:
     losses = slept_and_thawed(60.0)
-    assert set(losses.watched(62.0, "pod")) == {100, 101, 102}
+    assert set(losses.settled("pod")) == {100, 101, 102}
     losses.slept(62.0, "pod", [101, 102])
     assert losses.next_at() == 62.0 and losses.due(62.0) == ["pod"]
     assert losses.looked("pod", {100}) == "2 of 3 processes died within 5 s of a thaw"
@@ -90,11 +90,20 @@ def test_what_was_found_before_the_sleep_is_told_even_if_a_thaw_comes_first() ->
 def test_what_dies_after_the_window_or_asleep_proves_nothing() -> None:
     losses = slept_and_thawed(60.0)
     assert losses.looked("pod", {100, 101, 102}) == ""
-    assert list(losses.watched(66.0, "pod")) == []
-    losses.slept(66.0, "pod", [])
-    losses.slept(70.0, "pod", [])  # from throttled to frozen
-    losses.thawed(90.0, "pod", {100}, {})  # two were killed in their sleep
+    losses.slept(66.0, "pod", [102])  # an ordinary end
+    assert losses.due(66.0) == [] and set(losses.settled("pod")) == {100, 101}
+    losses.thawed(90.0, "pod", {100}, {})  # 101 has moved to another container
     assert losses.due(95.0) == ["pod"] and losses.looked("pod", {100}) == ""
+
+
+@pytest.mark.fz("FZ-084")
+def test_who_ended_before_anybody_could_look_is_missed_all_the_same() -> None:
+    losses = slept_and_thawed(60.0)
+    assert losses.looked("pod", {100, 101, 102}) == ""
+    losses.slept(66.0, "pod", [])
+    losses.thawed(90.0, "pod", {100, 102}, {}, missing=[101])
+    assert losses.due(95.0) == ["pod"]
+    assert losses.looked("pod", {100, 102}) == "1 of 3 processes died within 5 s of a thaw"
 
 
 def test_a_pod_that_goes_down_in_steps_slept_at_the_first() -> None:
@@ -111,9 +120,26 @@ def test_each_thaw_starts_a_window_of_its_own() -> None:
     losses.thawed(60.0, "a", {101}, OLD)
     losses.thawed(61.0, "b", {102}, OLD)
     losses.thawed(62.0, "a", {101}, OLD)
-    assert losses.due(66.5) == ["b"] and losses.due(62.0 + WINDOW) == ["b", "a"]
+    assert losses.due(66.5) == ["b"] and losses.due(62.0 + WINDOW) == ["a"]
     losses.thawed(63.0, "b", set(), {})
-    assert losses.due(99.0) == ["a"], "nobody to be missed"
+    assert losses.due(99.0) == [], "nobody to be missed"
+
+
+def test_who_is_due_is_named_once_even_if_nobody_looks() -> None:
+    """Its containers may have been replaced meanwhile; a timer that never got past it would spin."""
+    losses = slept_and_thawed(60.0)
+    assert losses.due(65.0) == ["pod"] and losses.due(65.0) == [] and losses.next_at() == inf
+    losses.slept(70.0, "pod", [])
+    losses.thawed(90.0, "pod", {100}, {})
+    assert losses.due(95.0) == ["pod"]
+
+
+@pytest.mark.fz("FZ-084")
+def test_containers_that_went_as_a_whole_leave_nobody_to_be_missed() -> None:
+    losses = slept_and_thawed(60.0)
+    losses.slept(66.0, "pod", [])
+    losses.thawed(90.0, "pod", set(), {}, missing=[100, 101, 102])
+    assert losses.next_at() == inf and losses.looked("pod", set()) == ""
 
 
 def test_only_strangers_are_asked_their_age() -> None:
@@ -127,6 +153,6 @@ def test_the_table_is_bounded_and_nobody_is_due_who_was_dropped() -> None:
     losses = Losses(largest=2)
     for now, uid in enumerate(("a", "b", "c"), start=60):
         losses.thawed(float(now), uid, {100}, OLD)
-    assert losses.due(99.0) == ["b", "c"] and losses.looked("a", set()) == ""
-    losses.slept(99.0, "d", [])
+    losses.slept(62.0, "d", [])
     assert repr(losses) == "<Losses watches 1 of 2>"
+    assert losses.due(99.0) == ["c"] and losses.looked("a", set()) == ""
