@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -801,3 +802,30 @@ def test_a_clients_own_traceparent_goes_on_untouched_where_nobody_traces() -> No
     with extended(Hook(request=lambda request: seen.append(request.headers.get(b"Traceparent")))) as wires:
         wires.client().says(GET.replace(b"Host", b"traceparent: 00-x\r\nHost"))
         assert b"traceparent: 00-x\r\n" in wires.dialled().got() and seen == [b"00-x"]
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [Says(), Says(Answer(401)), Breaks("request"), Breaks("response")],
+    ids=["passes", "answers", "breaks over a request", "over an answer"],
+)
+def test_a_request_leaves_nothing_for_the_collector(extension: object) -> None:
+    with extended(extension) as wires:
+        client = wires.client()
+
+        def request() -> None:
+            client.says(GET)
+            if wires.pool.waiting or any(app.protocol.exchange for app in wires._apps):
+                wires.app().says(HELLO)
+            assert client.got()
+
+        for _ in range(3):
+            request()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                request()
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
