@@ -114,6 +114,7 @@ def test_a_file_may_be_long(tmp_path: Path) -> None:
     assert installed([str(tmp_path)]) == [EntryPoint("a", "b:c", "x 1")]
 
 
+@pytest.mark.slow
 def test_nothing_of_importlib_metadata_is_loaded_and_nothing_of_ours() -> None:
     program = (
         "import sys; from queueproxy.entrypoints import installed, chosen; import queueproxy.app\n"

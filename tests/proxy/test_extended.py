@@ -116,6 +116,7 @@ class Hook(Extension):
 # -- what passes
 
 
+@pytest.mark.slow
 def test_without_extensions_requests_are_run_by_what_ran_them_before() -> None:
     with Wires() as wires:
         assert wires.plane.exchange is Exchange
