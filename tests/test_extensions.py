@@ -175,7 +175,6 @@ CHANGES: dict[str, Callable[[Request, bytes, bytes], None]] = {
 STEPS = st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), NASTY, NASTY), max_size=8)
 
 
-@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(head=st.sampled_from(sorted(HEADS)), steps=STEPS)
 def test_whatever_is_accepted_goes_out_as_one_request_with_the_body_the_client_declared(
@@ -303,7 +302,6 @@ FRAMES = {
 }
 
 
-@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     name=st.sampled_from(sorted(FRAMES)),
