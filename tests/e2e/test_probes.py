@@ -57,8 +57,10 @@ def probe(world: World, seconds: int) -> None:
     )
     assert [probed for probed in probes if probed.problem] == []
     assert {kind: queue.longest for kind, queue in queues.items() if queue.longest > 2} == {}
-    # Asleep between probes, not kept awake by them; a busy machine may fail freezes and suspend them (FZ-066).
-    assert all(count > seconds / 10 for count in naps.values()), naps
+    # Asleep between probes, not kept awake by them. A machine so busy that freezes fail gets a rest from them, half a
+    # minute and more (FZ-066); the sidecar says so, and then a fifth of that has to do.
+    failed = {kind: pod.sidecar.log.find("could not be frozen") is not None for kind, pod in pods.items()}
+    assert all(count > seconds / (10 if failed[kind] else 2) for kind, count in naps.items()), (naps, failed)
 
 
 @pytest.mark.fz("FZ-098", "FZ-041", "FZ-045")

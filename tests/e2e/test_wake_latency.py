@@ -3,11 +3,10 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from statistics import median
 
 import pytest
 
-from tests.support.e2e_figures import measure_resume, measure_wakes, undisturbed
+from tests.support.e2e_figures import measure_resume, measure_wakes, percentile, undisturbed
 from tests.support.e2e_pod import Pod
 from tests.support.e2e_world import QUICK, World, annotated
 
@@ -22,24 +21,26 @@ def world() -> Iterator[World]:
         yield running
 
 
-def measure(world: World, pods: int, wakes: int, resumes: int) -> tuple[float, float, float]:
-    """Added at the median, added at the 99th percentile, and how many times slower containerd's resume is."""
+def measure(world: World, pods: int, wakes: int, resumes: int, part: float = 50) -> tuple[float, float, float]:
+    """Added at this percentile, added at the 99th, and how many times slower containerd's resume is at the first."""
     with ExitStack() as stack:
         sleepers = [stack.enter_context(world.pod(app_env=QUIET)) for _ in range(pods)]
         stack.enter_context(undisturbed(world))
         found = measure_wakes(sleepers, wakes)
         paused = stack.enter_context(world.pod(annotations=QUICK | annotated(freeze="off"), app_env=QUIET))
-        resume = median(measure_resume(paused, resumes))
-    ratio = resume / found.added(50)
-    print(f"{found}; containerd Tasks.Resume p50 {resume:.2f} ms: {ratio:.0f} times the added p50")
-    return found.added(50), found.added(99), ratio
+        resume = percentile(measure_resume(paused, resumes), part)
+    ratio = resume / found.added(part)
+    print(f"{found}; containerd Tasks.Resume p{part:g} {resume:.2f} ms: {ratio:.1f} times the added p{part:g}")
+    return found.added(part), found.added(99), ratio
 
 
 @pytest.mark.fz("FZ-143")
 def test_a_wake_adds_little_and_the_runtimes_own_resume_much_more(world: World) -> None:
-    """Beside other tests there is no telling how long anything takes: the budgets themselves are the long test's."""
-    _, _, ratio = measure(world, pods=4, wakes=24, resumes=10)
-    assert ratio > 1.5
+    """Beside other tests only the quicker quarter says something about us, the rest is the others' time slices. The
+    budgets themselves are the long test's."""
+    added, _, ratio = measure(world, pods=4, wakes=24, resumes=12, part=25)
+    assert added < 3.0  # FZ-143
+    assert ratio > 3
 
 
 @pytest.mark.long
