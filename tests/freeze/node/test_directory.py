@@ -120,13 +120,16 @@ def test_the_version_is_read_from_the_superblock(controller: str, version: Versi
         assert cgroup.version is version
 
 
+@pytest.mark.parametrize("writable", [True, False], ids=["kept-for-writing", "kept-for-reading"])
 @pytest.mark.parametrize("controller", [pytest.param("", marks=real_cgroups(""), id="v2")])
-def test_kept_files_are_read_afresh_and_notice_the_removal(controller: str) -> None:
+def test_kept_files_are_read_afresh_and_notice_the_removal(controller: str, writable: bool) -> None:
+    """One kept for reading is written all the same, by its name."""
     with Lab(controller) as lab:
         path = lab.make("app")
         with Cgroup.open(path) as cgroup:
             before = len(os.listdir("/proc/self/fd"))
-            cgroup.keep("cgroup.freeze", "cgroup.events", "no.such.file")
+            cgroup.keep("cgroup.freeze", "no.such.file", writable=writable)
+            cgroup.keep("cgroup.events")
             assert len(os.listdir("/proc/self/fd")) == before + 2
             for text in ("1", "0", "1"):
                 lab.write(path, "cgroup.freeze", text)
