@@ -94,6 +94,8 @@ class ResponseReader:
     )  # fmt: skip
 
     sink: ResponseSink
+    lines: list[bytes]
+    content_length: bytes | None
 
     def __init__(self) -> None:
         self.on_message_begin = self._began
@@ -131,11 +133,18 @@ class ResponseReader:
         self.until_eof = False
         self.unheard = 0
         self._head_only = head_only
-        self._reset_head()
+        self.lines = []  # and what else `_reset_head` does: for every request
+        self.content_length = None
+        self.chunked = False
+        self.has_date = False
+        if self._lists:
+            self._lists = {}
+        if self._trailers:
+            self._trailers = []
 
     def _reset_head(self) -> None:
-        self.lines: list[bytes] = []
-        self.content_length: bytes | None = None
+        self.lines = []
+        self.content_length = None
         self.chunked = False
         self.has_date = False
         if self._lists:
@@ -291,7 +300,7 @@ def response_bytes(response: ResponseReader, *, chunked: bool, connection: bytes
     the app sent none (contract 1.3). A 304 loses its Content-Length, a 204 has none (QP-087).
     """
     status = response.status
-    parts = [status_line(status), *response.lines]
+    parts = [STATUS_LINES.get(status) or status_line(status), *response.lines]
     if response.content_length is not None and status != 304 and status != 204:
         parts += (b"Content-Length: ", response.content_length, _CRLF)
     elif chunked:

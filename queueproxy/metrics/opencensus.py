@@ -28,7 +28,7 @@ def families(sources: Sources, names: dict[str, str]) -> Iterator[Family]:
     whole: dict[tuple[int, str], Histogram] = {}
     for served, series in sources.http.served.items() if sources.http is not None else ():
         key = (served.status, _TAGS.get(served.tag, served.tag))
-        _add(whole.setdefault(key, Histogram(LATENCIES)), series.took)
+        whole.setdefault(key, Histogram(LATENCIES)).merge(series.took)
     requests: list[tuple[Attributes, Histogram]] = [
         (names | _response(status) | {"route_tag": tag}, histogram)
         for (status, tag), histogram in sorted(whole.items())
@@ -65,11 +65,5 @@ def _pair(stem: str, description: str, points: list[tuple[Attributes, Histogram]
 
 def _in_milliseconds(histogram: Histogram) -> Histogram:
     made = Histogram(tuple(float(bound) for bound in _MILLISECONDS))
-    made.counts = histogram.counts
-    made.sum = histogram.sum * 1000
+    made.merge(histogram, 1000.0)
     return made
-
-
-def _add(total: Histogram, part: Histogram) -> None:
-    total.counts = [a + b for a, b in zip(total.counts, part.counts, strict=True)]
-    total.sum += part.sum

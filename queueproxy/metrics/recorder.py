@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from queueproxy.metrics.histogram import DURATIONS, Histogram
+from queueproxy.metrics.histogram import DURATIONS, RECENT_MAX, Histogram
 from queueproxy.metrics.window import Window
 
 
@@ -33,7 +33,10 @@ class Recorder:
         histogram = self.invocations.get(status)
         if histogram is None:
             histogram = self.invocations[status] = Histogram(self.bounds)  # at most 1,000: statuses have three digits
-        histogram.observe(took)
+        recent = histogram.recent
+        recent.append(took)
+        if len(recent) >= RECENT_MAX:
+            histogram.fold()
 
     def refuse(self, reason: str) -> None:
         """A request or message that did not reach the app. reason: one of the fixed words of errors.Failure.kind."""

@@ -3,15 +3,15 @@
 Theory of operation. What a request is counted under comes from the client for the most part (method, Host, route tag),
 so every word is looked up twice: as received, in a memo that makes the common case one dictionary look-up, and, on a
 miss, in a bounded vocabulary. The 65th host or tag counts as `_OTHER`, and past 2,000 series everything new shares one
-that says so (D06, QP-242): no client can make the page longer or the process bigger. All numbers are plain integers.
+that says so (D06, QP-242): no client can make the page longer or the process bigger. A request is noted, and counted
+with others later: before anybody reads, or when 128 are waiting.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Final, NamedTuple
 
-from queueproxy.metrics.histogram import DURATIONS, Histogram
+from queueproxy.metrics.histogram import DURATIONS, RECENT_MAX, Histogram
 
 # Bytes; the SDK's default buckets (contract 5.4, table B).
 SIZES: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
@@ -47,6 +47,9 @@ class Asked(NamedTuple):
     tag: str
 
 
+# method, status, host, minor version, Knative-Serving-Tag and -Default-Route, over TLS: as received
+_ServedKey = tuple[bytes, int, bytes | None, int, bytes | None, bytes | None, bool]
+_AskedKey = tuple[bytes, int, str, bytes | None, bytes | None, bool]  # as received
 OVERFLOW_SERVED: Final = Served(OTHER, 0, "", "", 0, "", "")
 OVERFLOW_ASKED: Final = Asked(OTHER, 0, "", "")
 
@@ -54,37 +57,52 @@ OVERFLOW_ASKED: Final = Asked(OTHER, 0, "", "")
 class Series:
     """took: seconds; received and sent: bytes of body, as the side that is counted sees them.
 
-    asked: for a series of served requests, the one of the app that answered them with the same status.
+    recent, of a series of served requests: (took, received, sent, asked_for) not counted yet; asks: what the app was
+    then asked under, and asked: the series of that.
     """
 
-    __slots__ = ("asked", "received", "sent", "took")
+    __slots__ = ("asked", "asks", "received", "recent", "sent", "took")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, bounds: tuple[float, ...], asks: _AskedKey | None = None) -> None:
         self.took = Histogram(bounds)
         self.received = Histogram(SIZES)
         self.sent = Histogram(SIZES)
+        self.recent: list[tuple[float, int, int, float]] = []
+        self.asks = asks
         self.asked: Series | None = None
 
     def __repr__(self) -> str:
-        return f"<Series {self.took!r}>"
+        return f"<Series {self.took!r} recent={len(self.recent)}>"
 
 
 class HttpCounts:
-    """served and asked: all series so far. bounds: upper bounds of durations in seconds."""
+    """known: the series of each spelling so far. bounds: upper bounds of durations in seconds."""
 
-    __slots__ = ("_addresses", "_asked", "_bounds", "_served", "_tags", "asked", "served")
+    __slots__ = ("_addresses", "_asked", "_bounds", "_series_asked", "_series_served", "_tags", "known")
 
     def __init__(self, bounds: tuple[float, ...] = DURATIONS) -> None:
         self._bounds = bounds
-        self.served: dict[Served, Series] = {}
-        self.asked: dict[Asked, Series] = {}
-        self._served: dict[tuple[bytes, int, bytes | None, int, bytes | None, bytes | None, bool], Series] = {}
-        self._asked: dict[tuple[bytes, int, str, bytes | None, bytes | None, bool], Series] = {}
+        self._series_served: dict[Served, Series] = {}
+        self._series_asked: dict[Asked, Series] = {}
+        self.known: dict[_ServedKey, Series] = {}
+        self._asked: dict[_AskedKey, Series] = {}
         self._addresses: set[tuple[str, int]] = set()
         self._tags: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<HttpCounts served={len(self.served)} asked={len(self.asked)}>"
+        return f"<HttpCounts served={len(self._series_served)} asked={len(self._series_asked)}>"
+
+    @property
+    def served(self) -> dict[Served, Series]:
+        """All series so far."""
+        self._fold_all()
+        return self._series_served
+
+    @property
+    def asked(self) -> dict[Asked, Series]:
+        """All series so far."""
+        self._fold_all()
+        return self._series_asked
 
     def serve(
         self,
@@ -103,34 +121,36 @@ class HttpCounts:
         """A request of a client was answered. tag, default: Knative-Serving-Tag and -Default-Route as received.
 
         asked_for: seconds until the app answered with that status, which saves a call of `ask`; negative: it did not.
-        Written out: this runs for every request.
+        It is only noted here, and counted with 127 others. What runs for every request does the same by itself
+        (`proxy.measured`).
         """
         key = (method, status, host, minor, tag, default, secure)
-        series = self._served.get(key)
-        if series is None:
-            series = self._served_series(key)
-        histogram = series.took
-        histogram.counts[bisect_left(histogram.bounds, took)] += 1
-        histogram.sum += took
-        histogram = series.sent
-        histogram.counts[bisect_left(SIZES, sent)] += 1
-        histogram.sum += sent
-        asked = None
-        if asked_for >= 0.0:
-            asked = series.asked
-            if asked is None:
-                asked = series.asked = self._asked_series((method, status, "", tag, default, True))
-            histogram = asked.took
-            histogram.counts[bisect_left(histogram.bounds, asked_for)] += 1
-            histogram.sum += asked_for
-        if received:
-            series.received.observe(received)
-            if asked is not None:
-                asked.sent.observe(received)
-        else:
-            series.received.counts[0] += 1
-            if asked is not None:
-                asked.sent.counts[0] += 1
+        series = self.known.get(key) or self.met(key)
+        series.recent.append((took, received, sent, asked_for))
+        if len(series.recent) >= RECENT_MAX:
+            self.fold(series)
+
+    def _fold_all(self) -> None:
+        for series in self._series_served.values():
+            if series.recent:
+                self.fold(series)
+
+    def fold(self, series: Series) -> None:
+        """Counts what is recent. A column is sorted and searched once for each bound, see `buckets`."""
+        took, received, sent, asked_for = zip(*series.recent, strict=True)
+        series.took.add(took)
+        series.received.add(received)
+        series.sent.add(sent)
+        if min(asked_for) < 0.0:  # the app did not answer all of them with this status
+            answered = [(for_, size) for for_, size in zip(asked_for, received, strict=True) if for_ >= 0.0]
+            asked_for, received = zip(*answered, strict=True) if answered else ((), ())
+        if asked_for:
+            if series.asked is None:
+                assert series.asks is not None
+                series.asked = self._asked_series(series.asks)
+            series.asked.took.add(asked_for)
+            series.asked.sent.add(received)
+        series.recent.clear()
 
     def ask(
         self,
@@ -151,7 +171,8 @@ class HttpCounts:
         series.took.observe(took)
         series.sent.observe(sent)
 
-    def _served_series(self, key: tuple[bytes, int, bytes | None, int, bytes | None, bytes | None, bool]) -> Series:
+    def met(self, key: _ServedKey) -> Series:
+        """The series of a key that is not known."""
         method, status, host, minor, tag, default, secure = key
         scheme = "https" if secure else "http"
         address, port = split_host(host or b"", scheme)
@@ -162,23 +183,24 @@ class HttpCounts:
                 address, port = OTHER, 0
         word = self._tag(tag, default)
         labels = Served(METHODS.get(method, OTHER), status, scheme, address, port, f"1.{minor}", word)
-        if labels not in self.served and len(self.served) >= SERIES_MAX:
+        if labels not in self._series_served and len(self._series_served) >= SERIES_MAX:
             labels = OVERFLOW_SERVED
-        series = self.served.get(labels)
+        series = self._series_served.get(labels)
         if series is None:
-            series = self.served[labels] = Series(self._bounds)
-        if len(self._served) < MEMO_MAX:
-            self._served[key] = series
+            asks = (method, status, "", tag, default, True)
+            series = self._series_served[labels] = Series(self._bounds, asks)
+        if len(self.known) < MEMO_MAX:
+            self.known[key] = series
         return series
 
-    def _asked_series(self, key: tuple[bytes, int, str, bytes | None, bytes | None, bool]) -> Series:
+    def _asked_series(self, key: _AskedKey) -> Series:
         method, status, error, tag, default, instrumented = key
         labels = Asked(METHODS.get(method, OTHER), status, error, self._tag(tag, default) if instrumented else "")
-        if labels not in self.asked and len(self.asked) >= SERIES_MAX:
+        if labels not in self._series_asked and len(self._series_asked) >= SERIES_MAX:
             labels = OVERFLOW_ASKED
-        series = self.asked.get(labels)
+        series = self._series_asked.get(labels)
         if series is None:
-            series = self.asked[labels] = Series(self._bounds)
+            series = self._series_asked[labels] = Series(self._bounds)
         if len(self._asked) < MEMO_MAX:
             self._asked[key] = series
         return series

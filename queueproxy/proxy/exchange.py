@@ -221,7 +221,7 @@ class Exchange:
         if not keep and head.method == b"CONNECT":
             response.keep_alive = False  # the app may take the connection for a tunnel
         self._keep = keep
-        connection = connection_line(keep=keep, minor=head.minor)
+        connection = b"" if keep and head.minor else connection_line(keep=keep, minor=head.minor)
         date = b"" if response.has_date else http_date()
         self._out.append(response_bytes(response, chunked=self._chunked, connection=connection, date=date))
 

@@ -14,6 +14,7 @@ from queueproxy.clock import monotonic
 from queueproxy.codec.headers import DEFAULT_ROUTE, HOST, K_NETWORK_PROBE, TAG, USER_AGENT
 from queueproxy.codec.http1 import RequestHead, RequestReader
 from queueproxy.errors import Failure
+from queueproxy.metrics.histogram import RECENT_MAX
 from queueproxy.proxy.classify import MARKED, OwnAnswer
 from queueproxy.proxy.exchange import Exchange
 from queueproxy.proxy.observed import ObservedConnection, ObservedExchange
@@ -98,10 +99,13 @@ class MeasuredExchange(ObservedExchange):
         if ordinary:
             secure = self.client.tls is not None  # type: ignore[attr-defined]
             same = status == self.app_status and self.tunnel is None
-            counts.serve(
-                head.method, status, special.get(HOST), head.minor, tag, default, secure, now - self.began_at,
-                self.received, self.size, asked_for if same else -1.0,
-            )  # fmt: skip
+            # `HttpCounts.serve`, written out: a thousand instructions less.
+            key = (head.method, status, special.get(HOST), head.minor, tag, default, secure)
+            series = counts.known.get(key) or counts.met(key)
+            recent = series.recent
+            recent.append((now - self.began_at, self.received, self.size, asked_for if same else -1.0))
+            if len(recent) >= RECENT_MAX:
+                counts.fold(series)
             if same:
                 return
         if sent_at:

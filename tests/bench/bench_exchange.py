@@ -29,7 +29,6 @@ from queueproxy.bench.instructions import Counter, available
 from queueproxy.config import load
 from queueproxy.log import LineWriter, Log
 from queueproxy.probes.spec import decode
-from queueproxy.proxy.server import ClientConnection
 from queueproxy.proxy.unmade import Unmade
 from queueproxy.proxy.upstream import UpstreamConnection
 
@@ -74,7 +73,7 @@ def ours(loop: asyncio.AbstractEventLoop, data: bytes) -> tuple[Callable[[], Non
     sidecar = Sidecar(config, decode(config.probe_json, multi=False), loop, log, lambda line: None)
     sidecar.gate.ready()
     front, back = Transport(), Transport()
-    client = ClientConnection(sidecar.plane)
+    client = sidecar.accept()  # what listens is made by: request metrics are on, as they are by default
     client.connection_made(front)  # type: ignore[arg-type]
     upstream = UpstreamConnection(sidecar.pool, Unmade(None))  # type: ignore[arg-type]
     upstream.connection_made(back)  # type: ignore[arg-type]

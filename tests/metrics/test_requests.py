@@ -2,6 +2,7 @@
 
 import pytest
 
+from queueproxy.metrics.histogram import RECENT_MAX
 from queueproxy.metrics.requests import (
     MEMO_MAX,
     OTHER,
@@ -71,6 +72,28 @@ def test_a_request_counts_once_in_each_histogram() -> None:
 
 
 @pytest.mark.qp("QP-232")
+def test_the_app_is_counted_only_where_it_gave_the_answer_and_nothing_grows_while_nobody_reads() -> None:
+    counts = HttpCounts()
+    for number in range(3 * RECENT_MAX):
+        answered = 0.2 if number % 3 == 0 else -1.0
+        counts.serve(b"GET", 503, b"a", 1, None, None, False, 0.3, 7, 1, answered)
+        assert all(len(series.recent) < RECENT_MAX for series in counts.known.values())
+    ((labels, asked),) = counts.asked.items()
+    assert labels == Asked("GET", 503, "", "kn:disabled")
+    assert (asked.took.count, asked.sent.count, asked.sent.sum) == (RECENT_MAX, RECENT_MAX, 7 * RECENT_MAX)
+    assert asked.took.sum == pytest.approx(0.2 * RECENT_MAX)
+    (series,) = counts.served.values()
+    assert (series.took.count, series.received.sum) == (3 * RECENT_MAX, 21 * RECENT_MAX)
+
+
+@pytest.mark.qp("QP-232")
+def test_an_app_that_never_gave_the_answer_is_not_counted_at_all() -> None:
+    counts = HttpCounts()
+    served(counts)
+    assert counts.asked == {} and len(counts.served) == 1
+
+
+@pytest.mark.qp("QP-232")
 def test_the_apps_side_counts_an_error_where_there_was_no_answer() -> None:
     counts = HttpCounts()
     counts.ask(b"GET", 0, "net.OpError", None, None, True, 0.1, 0)
@@ -108,7 +131,7 @@ def test_hosts_without_end_cost_no_memory() -> None:
     counts = HttpCounts()
     for number in range(MEMO_MAX + 500):
         served(counts, host=b"h%d" % number)
-    assert len(counts._served) == MEMO_MAX and len(counts.served) == WORDS_MAX + 1
+    assert len(counts.known) == MEMO_MAX and len(counts.served) == WORDS_MAX + 1
     assert counts.served[Served("GET", 200, "http", OTHER, 0, "1.1", "kn:disabled")].took.count > 500
 
 
