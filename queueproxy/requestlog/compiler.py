@@ -11,10 +11,9 @@ Bounds of ours: loops over numbers (Go's `range 10`) run at most 100,000 times, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, Final
 
-from queueproxy.requestlog.escape import html, js, urlquery
+from queueproxy.requestlog.direct import ESCAPES, Line, direct, of_input
 from queueproxy.requestlog.expressions import Expressions, Get, Scope, assign
 from queueproxy.requestlog.functions import FUNCTIONS
 from queueproxy.requestlog.gofmt import printed
@@ -25,7 +24,6 @@ from queueproxy.requestlog.values import ExecutionError, Int64, Strings, Strings
 
 LOOPS: Final = 100_000
 _DEEP: Final = 200
-_ESCAPES: Final = {"js": js, "html": html, "urlquery": urlquery}
 Write = Callable[[Scope, list[bytes]], None]
 FromInput = Callable[[Input], Any]
 
@@ -43,8 +41,14 @@ def compiled(text: str, revision: Revision | None = None) -> Callable[[Input], b
 
     revision: that of all requests to come, when it is known.
     """
+    line, program = made(text, revision)
+    return program if line is None else of_input(line)
+
+
+def made(text: str, revision: Revision | None = None) -> tuple[Line | None, Callable[[Input], bytes]]:
+    """A function of the facts where the template only shows fields, and the one of an input, which any template has."""
     compiler = _Compiler(parse(text, FUNCTIONS), revision)
-    return compiler.quick or compiler.program
+    return compiler.line, compiler.program
 
 
 class _Compiler(Expressions):
@@ -54,7 +58,7 @@ class _Compiler(Expressions):
         super().__init__()
         self.templates: dict[str, Write] = {}
         main = bodies.pop(name)
-        self.quick = _quick_body(main, revision)
+        self.line = direct(main, revision)
         self.main = self.body(main)
         self.root = False
         for other, body in bodies.items():
@@ -235,32 +239,6 @@ class _Compiler(Expressions):
 # -- what needs no scope
 
 
-def _quick_body(nodes: Body, revision: Revision | None) -> Callable[[Input], bytes] | None:
-    """A whole template of text and short cuts, such as the default one: a format and what fills it. None for others."""
-    form = b""
-    gets: list[FromInput] = []
-    for node in nodes:
-        if isinstance(node, Text):
-            form += node.value.replace(b"%", b"%%")
-            continue
-        quick = _quick_pipe(node.pipe) if isinstance(node, Action) else None
-        if quick is None or not isinstance(node, Action):
-            return None
-        word = node.pipe.commands[0].args[0]
-        if revision is not None and isinstance(word, Field) and word.names[0] == "Revision":
-            # The same in every line.
-            form += quick[1](_of(revision)).replace(b"%", b"%%")
-            continue
-        form += quick[0]
-        gets.append(quick[1])
-    return lambda input: form % tuple([get(input) for get in gets])
-
-
-def _of(revision: Revision) -> Any:
-    """As much of an input as a revision's fields need."""
-    return SimpleNamespace(revision=revision)
-
-
 def _quick_pipe(pipe: Pipe) -> tuple[bytes, FromInput] | None:
     """The format and the function for `{{.A.B}}`, `{{js .A.B}}`, `{{.A.B | js}}` and the same with Header.Get."""
     if pipe.variables:
@@ -269,12 +247,12 @@ def _quick_pipe(pipe: Pipe) -> tuple[bytes, FromInput] | None:
     escapes: list[Callable[[bytes], bytes]] = []
     for command in reversed(rest):
         word = command.args[0]
-        if len(command.args) > 1 or not isinstance(word, Function) or word.name not in _ESCAPES:
+        if len(command.args) > 1 or not isinstance(word, Function) or word.name not in ESCAPES:
             return None
-        escapes.insert(0, _ESCAPES[word.name])
+        escapes.insert(0, ESCAPES[word.name])
     args = first.args
-    if isinstance(args[0], Function) and args[0].name in _ESCAPES and len(args) == 2:
-        escapes.insert(0, _ESCAPES[args[0].name])
+    if isinstance(args[0], Function) and args[0].name in ESCAPES and len(args) == 2:
+        escapes.insert(0, ESCAPES[args[0].name])
         inner = args[1]
         if isinstance(inner, Pipe):
             found = _quick_pipe(inner)

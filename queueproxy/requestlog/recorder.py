@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from queueproxy.codec.headers import K_KUBELET_PROBE, K_NETWORK_PROBE, USER_AGENT
 from queueproxy.codec.http1 import RequestHead
 from queueproxy.log import LineWriter, Log
+from queueproxy.requestlog.direct import Line
 from queueproxy.requestlog.gofmt import shortest
 from queueproxy.requestlog.inputs import Client, Input, Request, Revision, whole_nanoseconds
 from queueproxy.requestlog.values import ExecutionError
@@ -31,10 +32,11 @@ class Counts(Protocol):
 
 
 class RequestLog:
-    """An observer of requests (proxy.observed)."""
+    """An observer of requests (proxy.observed). line: writes it from the bare facts, where the template allows that."""
 
     __slots__ = (
-        "_counts", "_failed", "_lines", "_log", "_loop", "_probes", "_render", "_revision", "_size", "_told", "_writer",
+        "_counts", "_failed", "_line", "_lines", "_log", "_loop", "_probes", "_render", "_revision", "_size", "_told",
+        "_writer",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +44,7 @@ class RequestLog:
         render: Callable[[Input], bytes],
         revision: Revision,
         *,
+        line: Line | None = None,
         probes: bool,
         writer: LineWriter,
         loop: asyncio.AbstractEventLoop,
@@ -49,6 +52,7 @@ class RequestLog:
         counts: Counts,
     ) -> None:
         self._render = render
+        self._line = line
         self._revision = revision
         self._probes = probes
         self._writer = writer
@@ -67,13 +71,18 @@ class RequestLog:
         self, client: Client, head: RequestHead, status: int, size: int, took: float, thaw_wait: float
     ) -> None:
         """One request is over."""
-        if not self._probes and is_probe(head.special):
+        special = head.special
+        if not self._probes and is_probe(special):
             return
-        input = Input(head, client, status, size, took, thaw_wait, self._revision)
-        try:
-            line = self._render(input)
-        except ExecutionError as error:
-            line = self._fallback(input, error)
+        direct = self._line
+        if direct is not None:
+            line = direct(head, special, client, status, size, took)
+        else:
+            input = Input(head, client, status, size, took, thaw_wait, self._revision)
+            try:
+                line = self._render(input)
+            except ExecutionError as error:
+                line = self._fallback(input, error)
         if self._size + len(line) > _WAITING:
             self._lost(1)
             return

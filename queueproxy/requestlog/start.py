@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from queueproxy.codec.headers import remember_for_log
 from queueproxy.log import LineWriter, Log
-from queueproxy.requestlog.compiler import compiled
+from queueproxy.requestlog.compiler import made
 from queueproxy.requestlog.inputs import Revision
 from queueproxy.requestlog.parser import BadTemplate
 from queueproxy.requestlog.recorder import Counts, RequestLog
@@ -58,10 +58,12 @@ def request_log(
     )
     try:
         # A line each, or readers could not tell them apart.
-        render = compiled(template if template.endswith("\n") else template + "\n", revision)
+        line, render = made(template if template.endswith("\n") else template + "\n", revision)
     except BadTemplate as error:
         log.error("Error setting up request logger. Request logs will be unavailable.", error=str(error))
         return None
     remember_for_log()
     writer = log.writer if log.writer.fd == STDOUT else LineWriter(STDOUT)  # one writer for each descriptor
-    return RequestLog(render, revision, probes=wanted.probes, writer=writer, loop=loop, log=log, counts=counts)
+    return RequestLog(
+        render, revision, line=line, probes=wanted.probes, writer=writer, loop=loop, log=log, counts=counts
+    )
