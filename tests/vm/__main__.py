@@ -66,10 +66,13 @@ def main() -> int:
     parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="default: KVM if it works")
     parser.add_argument("--cache", type=Path, default=CHECKOUT / ".vm", help="for what is fetched (default: .vm)")
     parser.add_argument("--within", type=float, default=WITHIN, metavar="S", help="bound of a boot (default: 1200)")
+    parser.add_argument(
+        "--kernel", type=Path, action="append", default=[], metavar="DEB", help="instead of Debian's own"
+    )
     flags = parser.parse_args()
     began_at = time.monotonic()
     try:
-        boot = boot_files(flags.cache, say)
+        boot = boot_files(flags.cache, say, flags.kernel)
     except Unavailable as reason:
         say(f"NOT PROVEN HERE: cgroup v2 with its cpu controller: {reason}")
         return NO_MACHINE

@@ -4,7 +4,7 @@ import lzma
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 __all__ = ["DIRECTORY", "FILE", "PROGRAM", "decompressed", "in_order", "module_name", "newc"]
 
@@ -43,14 +43,14 @@ def decompressed(path: str, content: bytes) -> bytes:
     return content
 
 
-def in_order(wanted: Iterable[str], modules: Mapping[str, bytes]) -> list[str]:
-    """The modules wanted and what they need, needs first. One that is no file is taken to be built in."""
+def in_order(wanted: Iterable[str], content_of: Callable[[str], bytes | None]) -> list[str]:
+    """The modules wanted and what they need, needs first. One without content is taken to be built in."""
     order: list[str] = []
 
     def add(name: str) -> None:
-        if name in order or name not in modules:
+        if name in order or not (content := content_of(name)):
             return
-        declared = _DEPENDS.search(modules[name])
+        declared = _DEPENDS.search(content)
         for need in (declared[1].decode() if declared else "").split(","):
             add(need.replace("-", "_"))
         order.append(name)

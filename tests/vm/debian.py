@@ -3,6 +3,7 @@
 Nothing is installed: packages and what was taken from them stay in a cache directory, by name and version.
 """
 
+import functools
 import os
 import platform
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tests.vm.archive import DIRECTORY, FILE, PROGRAM, decompressed, in_order, module_name, newc
 
@@ -22,6 +23,9 @@ MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "tcp_diag")
 KERNEL, SHELL = "linux-image-amd64", "busybox-static"
 INIT = Path(__file__).with_name("init.sh")
 FETCH_WITHIN = 300.0
+
+
+T = TypeVar("T")
 
 
 class Unavailable(Exception):
@@ -48,17 +52,20 @@ def missing() -> str:
     return ""
 
 
-def boot_files(cache: Path, say: Callable[[str], None]) -> Boot:
-    """Kernel, modules and shell; from the cache when they are the newest that the package lists know."""
+def boot_files(cache: Path, say: Callable[[str], None], packages: Sequence[Path] = ()) -> Boot:
+    """Kernel, modules and shell; from the cache when they are the newest that the package lists know.
+
+    `packages` are files to take the kernel from instead: of another release, say."""
     if what := missing():
         raise Unavailable(f"needs {what}")
     cache.mkdir(exist_ok=True)
-    kernel_package, shell_package = _fetched(_kernel_of_today(), cache, say), _fetched(SHELL, cache, say)
-    version = kernel_package.stem
+    shell_package = _fetched(SHELL, cache, say)
+    packages = packages or [_fetched(name, cache, say) for name in _kernel_of_today()]
+    version = packages[0].stem
     kernel, modules = cache / f"{version}.vmlinuz", cache / f"{version}.modules"
     if not kernel.exists():
         say(f"unpacking {version}")
-        _unpack_kernel(kernel_package, kernel, modules)
+        _unpack_kernel(packages, kernel, modules)
     return Boot(version, kernel, modules, shell_package)
 
 
@@ -80,7 +87,7 @@ def _apt(*words: str, cwd: Path | None = None) -> str:
     return run.stdout
 
 
-def _updated(attempt: Callable[[], Path | str]) -> Path | str:
+def _updated(attempt: Callable[[], T]) -> T:
     """Try; where package lists are missing or name a file that an update has replaced, root gets new ones first."""
     try:
         return attempt()
@@ -91,16 +98,23 @@ def _updated(attempt: Callable[[], Path | str]) -> Path | str:
     return attempt()
 
 
-def _kernel_of_today() -> str:
-    """The kernel that the meta package depends on."""
+def _depends(package: str) -> list[str]:
+    lines = [line.split() for line in _apt("apt-cache", "depends", package).splitlines()]
+    return [line[1] for line in lines if line[:1] == ["Depends:"]]
 
-    def look() -> str:
-        for line in _apt("apt-cache", "depends", KERNEL).splitlines():
-            if line.strip().startswith("Depends: linux-image-"):
-                return line.split()[-1]
+
+def _kernel_of_today() -> list[str]:
+    """The packages of the kernel that the meta package depends on: one, or of newer releases three."""
+
+    def look() -> list[str]:
+        for image in _depends(KERNEL):
+            if image.startswith("linux-image-"):
+                parts = (image.replace("-image-", part) for part in ("-binary-", "-modules-"))
+                there = _depends(image)
+                return [image, *(part for part in parts if part in there)]
         raise Unavailable(f"apt knows no {KERNEL}; as root: apt-get update")
 
-    return str(_updated(look))
+    return _updated(look)
 
 
 def _fetched(package: str, cache: Path, say: Callable[[str], None]) -> Path:
@@ -112,7 +126,7 @@ def _fetched(package: str, cache: Path, say: Callable[[str], None]) -> Path:
             _apt("apt-get", "-qq", "download", package, cwd=cache)
         return file
 
-    return Path(_updated(fetch))
+    return _updated(fetch)
 
 
 def _members(package: Path, wanted: Callable[[str], bool], took: Callable[[str, bytes], None]) -> None:
@@ -135,24 +149,28 @@ def _content(package: Path, ending: str) -> bytes:
     return found[0]
 
 
-def _unpack_kernel(package: Path, kernel: Path, folder: Path) -> None:
-    modules: dict[str, bytes] = {}
+def _unpack_kernel(packages: Sequence[Path], kernel: Path, folder: Path) -> None:
+    modules: dict[str, tuple[str, bytes]] = {}
     images: list[bytes] = []
 
     def took(name: str, content: bytes) -> None:
         if module := module_name(name):
-            modules[module] = decompressed(name, content)
+            modules[module] = name, content
         else:
             images.append(content)
 
+    @functools.cache
+    def content_of(module: str) -> bytes | None:
+        return decompressed(*modules[module]) if module in modules else None
+
     # Everything a share, a file system or a socket may need; drivers of real hardware stay where they are.
     rooms = ("/kernel/drivers/virtio/", "/kernel/fs/", "/kernel/net/", "/kernel/lib/", "/kernel/crypto/")
-    _members(package, lambda name: "/vmlinuz-" in name or any(room in name for room in rooms), took)
+    for package in packages:
+        _members(package, lambda name: "/vmlinuz" in name or any(room in name for room in rooms), took)
     if not images:
-        raise Unavailable(f"{package.name} has no kernel in it")
+        raise Unavailable(f"{' '.join(package.name for package in packages)}: no kernel in there")
     folder.mkdir(exist_ok=True)
-    order = in_order(MODULES, modules)
-    for number, module in enumerate(order):
-        (folder / f"{number:02}-{module}.ko").write_bytes(modules[module])
+    for number, module in enumerate(in_order(MODULES, content_of)):
+        (folder / f"{number:02}-{module}.ko").write_bytes(content_of(module) or b"")
     kernel.with_suffix(".part").write_bytes(images[0])
     kernel.with_suffix(".part").rename(kernel)  # last, and whole: it stands for all of them

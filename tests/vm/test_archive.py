@@ -80,7 +80,7 @@ def test_what_a_module_needs_is_loaded_before_it() -> None:
         "virtio_ring": module(""),
         "unwanted": module("9p"),
     }
-    order = in_order(["9pnet_virtio", "not_a_file", "9p"], modules)
+    order = in_order(["9pnet_virtio", "not_a_file", "9p"], modules.get)
     assert order == ["9pnet", "virtio_ring", "9pnet_virtio", "netfs", "9p"]
 
 
