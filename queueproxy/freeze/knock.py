@@ -40,8 +40,8 @@ class Knock:
     """ports_of_ours: what the proxy listens on itself; every other listener in the namespace may be the app's."""
 
     __slots__ = (
-        "_budget", "_inodes", "_knocked_at", "_loop", "_ours", "_port", "_rhythm", "_sleeper", "_suspects", "_timer",
-        "_watch", "knocks",
+        "_budget", "_inodes", "_knocked_at", "_loop", "_ours", "_port", "_quiet", "_rhythm", "_sleeper", "_suspects",
+        "_timer", "_watch", "knocks",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,7 @@ class Knock:
         self._timer: asyncio.TimerHandle | None = None
         self._inodes: frozenset[int] = frozenset()  # of the app that became ready
         self._suspects: frozenset[int] = frozenset()  # other ports at which somebody waited in the last look
+        self._quiet: dict[int, Listener] | None = None  # a look in which nothing was of interest
         self._knocked_at = -inf
         self.knocks = 0
 
@@ -66,8 +67,7 @@ class Knock:
     def start(self) -> None:
         """The app sleeps."""
         self.stop()
-        self._rhythm.began(monotonic())
-        self._timer = self._loop.call_later(FINE, self._peek)
+        self._timer = self._loop.call_later(self._rhythm.began(monotonic()), self._peek)
 
     def stop(self) -> None:
         """The app is about to run."""
@@ -90,10 +90,14 @@ class Knock:
         except SockDiagError as error:
             self._sleeper.touched(str(error), VISIT)
             return
+        if listeners is self._quiet:  # not a byte of it has changed
+            self._timer = self._loop.call_later(self._rhythm.looked(now, False), self._peek)
+            return
         if self._is_another(listeners):
             self._sleeper.app_restarted()
             return
         knocked = self._knocked(listeners)
+        self._quiet = None if knocked or self._suspects else listeners
         pause = self._rhythm.looked(now, knocked)
         if not knocked:
             self._timer = self._loop.call_later(FINE if self._suspects else pause, self._peek)

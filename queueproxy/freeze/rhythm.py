@@ -22,8 +22,9 @@ from typing import Final
 __all__ = ["COARSE", "FINE", "Rhythm"]
 
 COARSE: Final = 0.25  # seconds: with a timeout of 1 s that leaves 0.75 s for the thaw and the app's answer
-FINE: Final = 0.02
-_JITTER: Final = 0.03  # a kubelet's, on an idle node
+FINE: Final = 0.03  # a look costs 0.1 ms with cold caches, and a second of probes has few to spare (design 7: 0.2 %)
+_JITTER: Final = 0.03  # a kubelet's, on an idle node: how late it may be
+_LEAD: Final = 0.005  # how early; whoever is earlier waits at the first look
 _SHORTEST, _LONGEST = 0.5, 75.0  # periods worth learning: kubelets' are whole seconds, 10 by default
 _PATIENCE: Final = 6  # beats in a row that may stay silent
 _MOST_BEATS, _MOST_STRAYS = 8, 12
@@ -44,7 +45,7 @@ class _Beat:
 
     @property
     def opens_at(self) -> float:
-        return self.next_at - self.doubt - _JITTER
+        return self.next_at - self.doubt - _LEAD
 
     @property
     def closes_at(self) -> float:
@@ -87,10 +88,11 @@ class Rhythm:
         """What was learnt, in seconds."""
         return sorted(beat.period for beat in self._beats)
 
-    def began(self, now: float) -> None:
-        """The app fell asleep: nothing knocked so far."""
+    def began(self, now: float) -> float:
+        """The app fell asleep: nothing knocked so far. Seconds until the first look."""
         self._looked_at = now
         self._expire(now)
+        return self._pause(now)
 
     def looked(self, now: float, knocked: bool) -> float:
         """A look was taken; seconds until the next one."""

@@ -103,6 +103,25 @@ def test_a_waiting_connection_wakes_the_app_for_a_moment_and_the_looking_ends(sc
 
 
 @pytest.mark.fz("FZ-098")
+def test_after_a_long_quiet_the_next_knock_is_seen_as_well(scene: Scene, app: socket.socket) -> None:
+    scene.knock.start()
+    for _ in range(5):
+        scene.timers.fire()
+    assert scene.knock._quiet is not None, "what was looked at is not looked at again"
+    with closing(scene.connect()):
+        scene.timers.fire()
+        assert scene.gate.told == [("touched", "knock", SHORT)]
+        app.accept()[0].close()
+    scene.knock.start()
+    scene.timers.fire()
+    assert len(scene.gate.told) == 1 and scene.timers.set != []
+    app.close()
+    with socket.create_server(("127.0.0.1", scene.port)):
+        scene.timers.fire()
+    assert scene.gate.told[1:] == [("restarted",)]
+
+
+@pytest.mark.fz("FZ-098")
 def test_a_probe_that_closed_again_is_still_a_knock(scene: Scene) -> None:
     """A TCP probe connects and hangs up; its connection stays in the queue of an app that does not accept."""
     scene.knock.start()

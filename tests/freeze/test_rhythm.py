@@ -56,6 +56,15 @@ def test_a_steady_probe_is_learnt_and_then_seen_at_once(period: float) -> None:
 
 
 @pytest.mark.fz("FZ-098")
+@pytest.mark.parametrize("jitter", [0.0, 0.005, 0.01, 0.02])
+def test_a_probe_a_second_costs_few_looks(jitter: float) -> None:
+    """A look costs 0.1 ms and a core has 2 ms a second for all of this (design 7): three coarse looks, and these."""
+    watch = Watch(beats(1.0, 0.37, jitter, Random(1))).until(20.0).until(320.0)
+    assert watch.looks / 300 <= 3 + 3.1, "two or three about each probe"
+    assert sorted(watch.late)[290] <= 2 * FINE and max(watch.late) <= COARSE
+
+
+@pytest.mark.fz("FZ-098")
 def test_interleaved_probes_are_told_apart() -> None:
     watch = Watch(beats(2.0, 0.1), beats(5.0, 0.73)).until(120.0)
     assert watch.rhythm.periods == [pytest.approx(2.0, rel=0.05), pytest.approx(5.0, rel=0.05)]

@@ -94,6 +94,52 @@ def test_a_closed_connection_still_waits_to_be_accepted(listener: socket.socket)
     until(lambda: accept_queue([port]) == {port: 1}, "the probe's connection to wait")
 
 
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """In a network namespace where nobody else listens."""
+    with network_namespace() as namespace, namespace.inside():
+        yield
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_an_answer_that_is_the_one_before_is_not_read_again() -> None:
+    """What makes a look cheap; any byte that differs is a new answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, SocketWatch() as watch:
+        port = port_of(listener)
+        quiet = watch.listeners()
+        assert watch.listeners() is quiet and watch.visitors([port]) == {} and watch.listeners() is quiet
+        with dial(listener):
+            until(lambda: watch.listeners()[port].waiting == 1, "the connection to wait")
+            assert watch.listeners() is watch.listeners() is not quiet
+            listener.accept()[0].close()
+            assert watch.listeners() == quiet and quiet[port].waiting == 0
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            assert set(watch.listeners()) == {*quiet, port_of(other)}
+        assert watch.listeners() == quiet
+        watch.close()
+        assert watch.listeners() == quiet, "another socket, another number, the same news"
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_many_datagrams_are_compared_one_by_one() -> None:
+    with ExitStack() as sockets:
+        many = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(500)]
+        watch = sockets.enter_context(SocketWatch())
+        watch.listeners()  # the kernel fills the first datagrams less than those after
+        before = watch.listeners()
+        assert watch.listeners() is before
+        for changed in (many[0], many[250], many[-1]):
+            port = port_of(changed)
+            with dial(changed):
+                until(lambda port=port: watch.listeners()[port].waiting == 1, "one of 500 to wait")
+                changed.accept()[0].close()
+            assert watch.listeners() == before
+
+
 def test_other_ports_and_ports_nobody_listens_on_are_absent(listener: socket.socket) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         with closing(socket.socket()) as bound:

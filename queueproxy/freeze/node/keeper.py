@@ -222,6 +222,8 @@ class Keeper:
         finally:
             self._depth -= 1
         if not self._depth:
+            if self._later and self._later_timer is None:
+                self._later_timer = self._loop.call_later(LATER, self._do_later)
             self._wind()
 
     def _do(self, action: Action) -> None:
@@ -244,8 +246,6 @@ class Keeper:
         else:
             if isinstance(action, Forget):
                 self._written.pop(action.uid, None)  # if it is remembered again, that record counts
-            if self._later_timer is None:
-                self._later_timer = self._loop.call_later(LATER, self._do_later)
             self._later.append((monotonic(), action))
 
     def _move(self, move: Move) -> None:
