@@ -26,7 +26,7 @@ from queueproxy.local.journal import Journal, JournalError, Record, open_journal
 from queueproxy.local.mend import mend, mend_all
 from queueproxy.local.placement import SIGNALS, Place, PlacementError, place, plans, read_hierarchy
 from queueproxy.local.report import Report, summary_of
-from queueproxy.local.settings import ENDING, PASSED_ON, RunSettings
+from queueproxy.local.settings import ENDING, PASSED_ON, SIGNAL, RunSettings
 from queueproxy.local.stopper import SessionStopper
 from queueproxy.local.terminal import RESET
 from queueproxy.net.listen import ListenFailed, listen
@@ -166,8 +166,9 @@ class _Run:
         for reason in refused:
             self._report.log.debug("not used", reason=reason)
         if found is None:
-            if refused:
-                self._report.problem(f"no cgroup is writable ({'; '.join(refused)}): using SIGSTOP and SIGCONT")
+            if way != SIGNAL:
+                reasons = "; ".join(refused) or "none is mounted"
+                self._report.problem(f"no cgroup is writable ({reasons}): using SIGSTOP and SIGCONT")
             return None
         self._undo.callback(self._remove, found)
         plan = found.plan

@@ -185,10 +185,16 @@ def test_an_app_that_never_listens_is_refused_clearly_and_never_frozen() -> None
 
 
 @pytest.mark.root
-def test_nowhere_to_write_a_cgroup_means_signals_and_says_so() -> None:
-    """An empty, read-only directory covers the hierarchies: the run itself finds out and goes on."""
-    covered = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /sys/fs/cgroup && exec "$@"', "sh"]
-    with LocalRun(*QUICK, around=covered) as run:
+@pytest.mark.parametrize(
+    "hide",
+    [
+        pytest.param("mount -t tmpfs -o ro none /sys/fs/cgroup", id="covered by an empty read-only directory"),
+        pytest.param("umount --recursive --lazy /sys/fs/cgroup", id="not mounted"),
+    ],
+)
+def test_nowhere_to_write_a_cgroup_means_signals_and_says_so(hide: str) -> None:
+    """The run itself finds out and goes on."""
+    with LocalRun(*QUICK, around=["unshare", "--mount", "sh", "-c", f'{hide} && exec "$@"', "sh"]) as run:
         run.ready()
         problem = run.event("problem")["message"]
         assert "no cgroup is writable" in problem and "SIGSTOP" in problem
