@@ -21,6 +21,8 @@ from queueproxy.local.procfs import Identity
 
 TICKER = str(Path(__file__).with_name("ticking_app.py"))
 Event = dict[str, Any]
+# Bounds every wait for something that must happen; slow machines set it higher.
+PATIENCE = float(os.environ.get("QP_TEST_PATIENCE", "15"))
 
 
 class LocalRun:
@@ -88,14 +90,14 @@ class LocalRun:
 
     # -- what it says
 
-    def until(self, what: Callable[[], Any], within: float = 15.0) -> Any:
+    def until(self, what: Callable[[], Any], within: float = PATIENCE) -> Any:
         """Wait for events or output until `what` is true; its value."""
         with self._news:
             happened = self._news.wait_for(what, within)
         assert happened, f"not within {within} s; events {self.events[-5:]}, output {self.output[-20:]}"
         return happened
 
-    def event(self, name: str, within: float = 15.0, **fields: Any) -> Event:
+    def event(self, name: str, within: float = PATIENCE, **fields: Any) -> Event:
         """The first event of that name with those fields, waiting for it."""
         return self.until(lambda: self._find(name, fields), within)
 
@@ -108,7 +110,7 @@ class LocalRun:
     def states(self, to: str | None = None) -> list[Event]:
         return [event for event in self.events if event["event"] == "state" and to in (None, event["to"])]
 
-    def asleep(self, times: int = 1, within: float = 15.0, *, rung: str = "frozen") -> Event:
+    def asleep(self, times: int = 1, within: float = PATIENCE, *, rung: str = "frozen") -> Event:
         """Wait until the app has fallen asleep for the n-th time and not woken since."""
 
         def is_so() -> Event | None:
@@ -137,7 +139,7 @@ class LocalRun:
         self.event("ready")
         return self
 
-    def ended(self, within: float = 20.0) -> int:
+    def ended(self, within: float = PATIENCE + 5) -> int:
         """Wait for the end; the exit status."""
         status = self.process.wait(within)
         for reader in self._readers:
@@ -164,7 +166,7 @@ class LocalRun:
     # -- what is asked of it
 
     def get(
-        self, path: str = "/", *, port: int | None = None, timeout: float = 15.0
+        self, path: str = "/", *, port: int | None = None, timeout: float = PATIENCE
     ) -> tuple[int, str, dict[str, str]]:
         client = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
         try:
