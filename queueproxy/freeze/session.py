@@ -56,6 +56,7 @@ from queueproxy.freeze.dialogue import (
 )
 from queueproxy.freeze.errand import Errand
 from queueproxy.freeze.outage import Outage
+from queueproxy.freeze.plainview import decode_view
 from queueproxy.freeze.terms import spoken_to_old
 from queueproxy.freeze.vocabulary import Rung
 from queueproxy.freeze.wire import (
@@ -67,7 +68,6 @@ from queueproxy.freeze.wire import (
     Wanted,
     WireError,
     decode_problem,
-    decode_view,
 )
 
 __all__ = ["Session"]

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from queueproxy.bench.instructions import Counter, available
 from queueproxy.freeze.wire import StateRequest, Wanted, encode_request
@@ -142,7 +143,7 @@ def _next(number: int) -> int:
     return number + 1
 
 
-def measure(pods: int, rate: float, seconds: float) -> dict[str, object]:
+def measure(pods: int, rate: float, seconds: float) -> dict[str, Any]:
     settings = {"rates": {"pod": 1e6}, "listen": {"connections": 2048}}
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None) as folder,

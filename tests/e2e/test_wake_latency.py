@@ -1,18 +1,21 @@
 """What sleep costs: the first byte after it, the sidecar's own CPU during it, and nothing at all for the awake."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from tests.support.e2e_figures import measure_resume, measure_wakes, percentile, undisturbed
-from tests.support.e2e_pod import Pod
+from tests.support.e2e_figures import measure_resume, measure_wakes, percentile, share_of_core, undisturbed
+from tests.support.e2e_spec import CODE, USER
+from tests.support.e2e_watch import Kubelet
 from tests.support.e2e_world import QUICK, World, annotated
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
 QUIET = {"TICK": "1"}  # nothing beside what is measured
+PLAIN = (sys.executable, f"{CODE}/e2e_plain_app.py")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def world() -> Iterator[World]:
 def measure(world: World, pods: int, wakes: int, resumes: int, part: float = 50) -> tuple[float, float, float]:
     """Added at this percentile, added at the 99th, and how many times slower containerd's resume is at the first."""
     with ExitStack() as stack:
-        sleepers = [stack.enter_context(world.pod(app_env=QUIET)) for _ in range(pods)]
+        sleepers = [stack.enter_context(world.pod(args=PLAIN)) for _ in range(pods)]
         stack.enter_context(undisturbed(world))
         found = measure_wakes(sleepers, wakes)
         paused = stack.enter_context(world.pod(annotations=QUICK | annotated(freeze="off"), app_env=QUIET))
@@ -53,19 +56,18 @@ def test_the_budgets_of_a_wake_are_kept(world: World) -> None:
     assert ratio >= 20
 
 
-def asleep_cpu(pod: Pod, seconds: float) -> float:
-    """The sidecar's share of one core while its app sleeps."""
-    pod.app.until_frozen()
-    before = pod.sidecar.cpu_seconds
-    threading.Event().wait(seconds)  # nothing happens, that is the point
-    return (pod.sidecar.cpu_seconds - before) / seconds
-
-
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.fz("FZ-098")
 def test_a_sidecar_whose_app_sleeps_uses_next_to_no_cpu_with_its_knock(world: World) -> None:
     with world.pod(app_env=QUIET) as pod:
-        share = asleep_cpu(pod, 60.0)
-    print(f"asleep: {share:.3%} of a core")
+        pod.app.until_frozen()
+        share = share_of_core(pod.sidecar, 30.0)
+        with Kubelet(world.node, f"http:{pod.ip}:{USER}/healthz") as kubelet:
+            threading.Event().wait(8.0)  # the rhythm is learnt
+            probed = share_of_core(pod.sidecar, 30.0)
+            failed = kubelet.failed
+    print(f"asleep: {share:.3%} of a core, with a probe a second {probed:.3%}")
+    assert failed == []
     assert share <= 0.002
+    assert probed <= 0.004  # a knock, a wake and a sleep each second: what is aimed at is 0.002

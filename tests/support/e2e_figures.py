@@ -8,7 +8,9 @@ speeds equally cold; the difference is what sleep added, the fresh upstream conn
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,12 +19,13 @@ from time import monotonic, perf_counter
 from typing import NamedTuple
 
 from queueproxy.bench.events import phase_means_ms
-from tests.support.e2e_pod import Pod
+from tests.support.e2e_pod import Container, Pod
 from tests.support.e2e_world import World
 from tests.support.sidecar import REQUEST
 
-__all__ = ["Wakes", "measure_resume", "measure_wakes", "percentile", "undisturbed"]
+__all__ = ["Wakes", "measure_resume", "measure_wakes", "percentile", "share_of_core", "undisturbed"]
 
+CORE = 3e9  # cycles in a second of the reference machine
 PAUSE = 0.1  # shorter than the shortest time awake
 _REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nX-Id: 1\r\n\r\n"
 
@@ -126,3 +129,17 @@ def measure_resume(pod: Pod, times: int) -> list[float]:
         pod.node.containerd.resume(pod.app.id)
         took.append((perf_counter() - began) * 1000)
     return took
+
+
+def share_of_core(container: Container, seconds: float) -> float:
+    """How much of one core a container of one process uses. By cycles where the machine counts them: time that others
+    take away is billed to whoever was running, and a virtual machine cannot tell."""
+    before = container.cpu_seconds
+    if shutil.which("perf") is not None:
+        argv = ["perf", "stat", "-x,", "-e", "cycles", "-p", str(container.pid), "sleep", f"{seconds:g}"]
+        report = subprocess.run(argv, capture_output=True, text=True, check=False).stderr
+        for cycles, _, event, *_ in (line.split(",") for line in report.splitlines() if line.count(",") > 2):
+            if event == "cycles" and cycles.isdigit():
+                return int(cycles) / seconds / CORE
+    threading.Event().wait(seconds)  # nothing happens, that is the point
+    return (container.cpu_seconds - before) / seconds

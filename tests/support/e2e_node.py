@@ -213,6 +213,7 @@ def copy_code(folder: str) -> None:
 
 APPS = (
     f"{ROOT}/tests/support/e2e_app.py",
+    f"{ROOT}/tests/support/e2e_plain_app.py",
     f"{ROOT}/tests/support/e2e_grpc_app.py",
     f"{ROOT}/examples/sleeptalker/sleeptalker.py",
 )
