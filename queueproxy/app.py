@@ -113,7 +113,7 @@ class Sidecar:
             log=log,
         )
         if self.sleep is not None:
-            self.plane.let_down = self.sleep.let_down
+            self.sleep.watch(self.plane, self.prober)
         self.plane.probe_asked = lambda who: self.pause.answered(who, "asleep" if policy.asleep else "awake")
         self.telemetry = Telemetry(config, loop, log, self.plane, self.pause)
         self.accept = self.telemetry.accept

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+from queueproxy.freeze.deepcheck import SHORTEST
+
 __all__ = ["DEFAULTS", "PREFIX", "Liveness", "Mode", "PodPolicy", "parse", "parse_duration", "parse_podinfo"]
 
 PREFIX: Final = "queueproxy.dev/"
@@ -52,6 +54,7 @@ class PodPolicy(NamedTuple):
     liveness: Liveness
     containers: tuple[str, ...]  # which ones sleep; () is every container of the revision
     reason: str  # why the mode is less than was asked for; empty otherwise
+    deep_check_s: float | None = None  # wake a sleeping app so often for a real probe (FZ-043)
 
 
 # Of a pod that says nothing, on a node that says nothing: grace FZ-020, uptime FZ-011.
@@ -133,6 +136,16 @@ def _delay(text: str) -> float | None:
         raise ValueError(f'{error}, or "off"') from None
 
 
+def _period(text: str) -> float | None:
+    try:
+        seconds = None if text == "off" else parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "off"') from None
+    if seconds is not None and seconds < SHORTEST:
+        raise ValueError(f'a duration of {SHORTEST:g}s or more, or "off"')
+    return seconds
+
+
 def _containers(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names or len(names) > _MOST_CONTAINERS or not all(_LABEL.fullmatch(name) for name in names):
@@ -148,6 +161,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "min-uptime": ("min_uptime_s", parse_duration),
     "liveness": ("liveness", _one_of(_LIVENESS)),
     "containers": ("containers", _containers),
+    "deep-check": ("deep_check_s", _period),
 }
 _ELSEWHERE: Final = frozenset({"freezer"})  # an address: freeze/address.py
 _LATER: Final = frozenset({"reclaim-after", "heartbeat"})  # known rungs that are not built yet

@@ -13,8 +13,10 @@ from math import inf
 from random import Random
 from typing import Protocol
 
+from queueproxy.clock import monotonic
 from queueproxy.freeze.client import FreezerClient
 from queueproxy.freeze.credential import TokenFile
+from queueproxy.freeze.deepcheck import HOLD, REASON, DeepCheck
 from queueproxy.freeze.dialogue import Terms
 from queueproxy.freeze.gate import Gate
 from queueproxy.freeze.knock import Knock
@@ -55,12 +57,27 @@ class FreezerCounts(Protocol):
     knocks: Callable[[], int]
 
 
+class Probes(Protocol):
+    """probes.runner.Prober, as far as it is used here."""
+
+    on_result: Callable[[bool], None]
+
+    @property
+    def running(self) -> bool: ...
+
+
+class Requests(Protocol):
+    """proxy.plane.Plane, as far as it is used here."""
+
+    let_down: Callable[[float, str], None] | None
+
+
 class PodSleep:
     """woke(): the app was woken for more than a knock; time for a real probe (FZ-042)."""
 
     __slots__ = (
-        "_by_knock", "_counts", "_failed", "_first", "_gate", "_knock", "_log", "_loop", "_session", "_thawed_at",
-        "_watch", "_woke", "client",
+        "_by_knock", "_checks", "_checks_timer", "_counts", "_failed", "_first", "_gate", "_is_routine", "_knock",
+        "_log", "_loop", "_prober", "_session", "_thawed_at", "_watch", "_woke", "client",
     )  # fmt: skip
 
     patience = 10.0
@@ -86,9 +103,13 @@ class PodSleep:
         self._knock: Knock | None = None
         self._watch: GateWatch | None = None
         self._by_knock = False  # the last wake
+        self._is_routine = False  # the last wake: nothing to be told every time
         self._failed = -1  # the generation whose failure was told
         self._thawed_at = -inf
         self._first: tuple[float, str] | None = None  # the first request since the last sleep that found no app
+        self._checks = DeepCheck()
+        self._checks_timer: asyncio.TimerHandle | None = None
+        self._prober: Probes | None = None
         counts.freezer_up = False
         counts.freezer_faults = lambda: {fault.value: n for fault, n in self._session.outage.faults.items()}
 
@@ -102,6 +123,17 @@ class PodSleep:
         self._counts.knocks = lambda: knock.knocks
         self.client.why = self._why
         gate.disable("no freezer yet")
+
+    def watch(self, requests: Requests, prober: Probes) -> None:
+        """What requests and real probes find tells what sleep did to the app."""
+        requests.let_down = self.let_down
+        self._prober, told = prober, prober.on_result
+
+        def probed(ready: bool) -> None:
+            self._checks.probed(monotonic())
+            told(ready)
+
+        prober.on_result = probed
 
     def begin(self) -> None:
         """Look for the freezer. Nothing waits for it (FZ-014) but what arrives in the first moment."""
@@ -117,13 +149,27 @@ class PodSleep:
 
     def close(self) -> None:
         self.client.close()
+        self._stop_checks()
         if self._knock is not None:
             self._knock.close()
 
     def look(self, look: Look, looked: Callable[[int, str | None], None]) -> None:
         """For the gate: a reason not to sleep."""
         assert self._knock is not None
-        self._knock.look(look, looked)
+        if self._prober is not None and self._prober.running:
+            looked(look.number, "a readiness probe is under way")
+        else:
+            self._knock.look(look, looked)
+
+    def _stop_checks(self) -> None:
+        if self._checks_timer is not None:
+            self._checks_timer.cancel()
+            self._checks_timer = None
+
+    def _check(self) -> None:
+        self._checks_timer = None
+        assert self._gate is not None
+        self._gate.touched(REASON, HOLD)
 
     def let_down(self, began_at: float, what: str) -> None:
         """A request failed at connection level. When it came tells whether it had waited for the thaw (FZ-084)."""
@@ -164,6 +210,7 @@ class PodSleep:
             minUptime=policy.min_uptime_s,
             reason=policy.reason,
         )
+        self._checks.configured(policy.deep_check_s)
         self._gate.configure(settings(policy, IdleSettings()))
 
     def up(self, mechanism: str) -> None:
@@ -190,7 +237,9 @@ class PodSleep:
         self._mirror_shadow()
         if ask.rung is Rung.RUNNING and self._knock is not None:
             self._by_knock = ask.reason.startswith("knock")
+            self._is_routine = self._by_knock or ask.reason == REASON
             self._knock.stop()
+            self._stop_checks()
 
     def answered(self, ask: Ask, rung: Rung | None, detail: str, took: float, now: float) -> None:
         assert self._gate is not None and self._knock is not None
@@ -202,10 +251,14 @@ class PodSleep:
                 self._failed = ask.generation
                 self._log.warning(_NOT_DONE[ask.rung], detail=detail, **fields)
             return
-        tell = self._log.debug if self._by_knock else self._log.info
+        tell = self._log.debug if self._is_routine else self._log.info
         tell(_DONE[rung], mechanism=detail, tookUs=round(took * 1e6), **fields)
         if rung is not Rung.RUNNING:
             self._knock.start()
+            self._stop_checks()
+            due = self._checks.due_at(monotonic())
+            if due < inf:
+                self._checks_timer = self._loop.call_later(due - monotonic(), self._check)
             return
         self._thawed_at = now
         if not self._by_knock:

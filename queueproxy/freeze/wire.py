@@ -247,6 +247,7 @@ def _policy_said(policy: PodPolicy) -> str:
         "liveness": _LIVENESS_WORDS[policy.liveness],
         "containers": list(policy.containers),
         "reason": _clean(policy.reason),
+        "deep_check_s": policy.deep_check_s,
     }
     return json.dumps(said, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -283,14 +284,10 @@ def _policy(said: dict[str, Any]) -> PodPolicy:
     if not isinstance(containers, list) or not all(isinstance(name, str) for name in containers):
         _wrong('"containers" is not a list of names')
     return PodPolicy(
-        _word(said, "mode", _MODES),
-        None if said.get("freeze_after_s") is None else _seconds(said, "freeze_after_s", 0.0),
-        None if said.get("throttle_after_s") is None else _seconds(said, "throttle_after_s", 0.0),
-        _seconds(said, "min_uptime_s", 0.0),
-        _word(said, "liveness", _LIVENESS, Liveness.KNOCK),
-        tuple(_clean(name) for name in containers),
-        _text(said, "reason"),
-    )
+        _word(said, "mode", _MODES), _seconds(said, "freeze_after_s", None), _seconds(said, "throttle_after_s", None),
+        _seconds(said, "min_uptime_s", 0.0), _word(said, "liveness", _LIVENESS, Liveness.KNOCK),
+        tuple(_clean(name) for name in containers), _text(said, "reason"), _seconds(said, "deep_check_s", None),
+    )  # fmt: skip
 
 
 # === The protocol of old. ===
@@ -368,7 +365,7 @@ def _generation(said: dict[str, Any]) -> int:
     return value
 
 
-def _seconds(said: dict[str, Any], key: str, default: float) -> float:
+def _seconds(said: dict[str, Any], key: str, default: Any) -> Any:
     value = said.get(key)
     if value is None:
         return default

@@ -350,6 +350,29 @@ def test_what_broke_while_the_app_slept_shows_in_a_real_probe_after_the_wake(tok
         pod.freezer.until(lambda: pod.freezer.rung is FROZEN)
 
 
+@pytest.mark.long
+@pytest.mark.fz("FZ-043")
+def test_an_app_without_requests_is_probed_as_often_as_its_deep_check_says(tokens: Path) -> None:
+    probe = '{"httpGet":{"host":"127.0.0.1","port":8080,"path":"/healthz"},"periodSeconds":1,"timeoutSeconds":1}'
+    with sleepy_pod(tokens, SERVING_READINESS_PROBE=probe) as pod:
+        pod.freezer.policy = EAGER._replace(deep_check_s=10.0)
+        pod.started()
+        pod.freezer.until(lambda: pod.freezer.calls)
+        kubelet = pod.client()
+        kubelet.ask("GET", "/", "User-Agent: kube-probe/1.31", "K-Network-Probe: queue")
+        pod.origin.request().wire.answer()
+        assert kubelet.response().status == 200
+        for status, then in ((200, FROZEN), (500, RUNNING)):
+            pod.freezer.until(lambda: pod.freezer.rung is FROZEN)
+            began = time.monotonic()
+            pod.freezer.until(lambda: pod.freezer.rung is RUNNING)
+            assert 7.0 < time.monotonic() - began < 12.0  # from the last real probe
+            assert pod.freezer.puts[-1].reason == "deep check"
+            pod.origin.request().wire.answer(status)
+            pod.sidecar.whole_stat()
+            assert pod.freezer.rung is then
+
+
 @pytest.mark.fz("FZ-101")
 def test_a_request_that_waited_for_the_thaw_says_so_in_its_log_line(tokens: Path) -> None:
     seen = {"enableRequestLog": True, "requestLogTemplate": "{{.Request.URL.Path}} {{.ThawWait}}"}

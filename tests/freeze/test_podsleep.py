@@ -57,6 +57,10 @@ class Scene:
             observers=(self.sleep, watch),
         )
         self.sleep.attach(self.gate, watch, NOBODYS_PORT, range(2, 65536))
+        self.let_down: Callable[[float, str], None] | None = None
+        self.running = False  # a probe
+        self.on_result: Callable[[bool], None] = lambda ready: None
+        self.sleep.watch(self, self)
 
     def wake(self) -> None:
         self.woke += 1
@@ -148,8 +152,9 @@ def test_a_first_request_that_finds_no_app_is_told_with_the_next_sleep(
         came_at = monotonic()
         the.gate.arrived(came_at)
         await the.until(lambda: the.gate.is_open and the.log.said("The app runs again"))
-        the.sleep.let_down(monotonic() + 9.0, "a later one")
-        the.sleep.let_down(came_at if waited else monotonic(), "EOF")
+        assert the.let_down is not None
+        the.let_down(monotonic() + 9.0, "a later one")
+        the.let_down(came_at if waited else monotonic(), "EOF")
         the.gate.left(monotonic())
         await the.until(lambda: freezer.rung is FROZEN)
         told = "harmed: the first request after a thaw failed: EOF"
@@ -161,6 +166,32 @@ def test_a_first_request_that_finds_no_app_is_told_with_the_next_sleep(
         assert not freezer.puts[-1].reason.startswith("harmed"), "told once"
 
     play(tmp_path, scene)
+
+
+@pytest.mark.fz("FZ-043")
+def test_a_sleeping_app_is_woken_for_a_real_probe_and_sleeps_again_when_that_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queueproxy.freeze.deepcheck.SHORTEST", 0.05)
+
+    async def scene(the: Scene, freezer: ScriptedFreezer) -> None:
+        the.sleep.begin()
+        the.gate.ready()
+        the.on_result(True)
+        for checks in (1, 2):
+            await the.until(lambda: freezer.rung is FROZEN)
+            await the.until(lambda checks=checks: the.woke == checks)  # time for the probe
+            assert freezer.rung is RUNNING and freezer.puts[-1].reason == "deep check"
+            the.running = True
+            await asyncio.sleep(0.2)
+            assert freezer.rung is RUNNING, "the probe is waited for"
+            the.running = False
+            the.on_result(True)
+        assert the.log.said("The app runs again") == ["debug"] * 2
+        the.sleep.terminate()
+        await the.until(lambda: freezer.puts[-1].reason == "terminating")
+
+    play(tmp_path, scene, policy=EAGER._replace(deep_check_s=0.1))
 
 
 @pytest.mark.fz("FZ-067")

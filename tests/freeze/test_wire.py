@@ -36,7 +36,7 @@ GENERATIONS = st.integers(0, MAX_GENERATION)
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, categories=("L", "N", "P")), max_size=200)
 POLICIES = st.builds(
     PodPolicy, st.sampled_from(Mode), SECONDS | st.none(), SECONDS | st.none(), SECONDS, st.sampled_from(Liveness),
-    st.lists(WORDS, max_size=3).map(tuple), WORDS,
+    st.lists(WORDS, max_size=3).map(tuple), WORDS, SECONDS | st.none(),
 )  # fmt: skip
 SECRETS = st.text("abcXYZ019-_", min_size=1, max_size=128)
 VIEWS = st.builds(
