@@ -6,17 +6,20 @@ by the annotation `queueproxy.dev/freezer` as the downward API would mount it. W
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from queueproxy.freeze.node.losses import SETTLED
 from tests.support.apiserver import ApiServer
 from tests.support.cgroupfs import real_cgroups
 from tests.support.freezer_process import FreezerProcess, Resident
@@ -32,7 +35,10 @@ PATIENCE = 20.0
 class Stack:
     """One node with one pod."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(
+        self, stack: ExitStack, folder: Path, command: Sequence[str] = (sys.executable, str(APP)), **defaults: str
+    ) -> None:
+        """defaults: what the freezer's configuration has for all pods, with underscores."""
         self._stack = stack
         self.folder = folder
         self.api = stack.enter_context(ApiServer())
@@ -42,24 +48,27 @@ class Stack:
         settings = {
             "listen": {"sidecars": f"unix:{self.socket}", "plain-http": None},
             "identity": {"check-peer": False},
-            "defaults": {"freeze-after": "300ms", "min-uptime": "0"},
+            "defaults": {"freeze-after": "300ms", "min-uptime": "0"}
+            | {name.replace("_", "-"): value for name, value in defaults.items()},
         }
         self.freezer = stack.enter_context(FreezerProcess(self.api, self.node, folder, settings)).start()
         self.pod: Resident = self.freezer.add_pod("hello-00001-deployment-abc", mode=None)
         self.out = folder / "app.out"
         with self.out.open("w") as out:
+            # In its cgroup before it starts anything: its children have to be in there as well.
+            procs = Path(self.node.at(self.pod.pod.paths[0]), "cgroup.procs")
             self.app: subprocess.Popen[bytes] = self.namespace.popen(
-                [sys.executable, str(APP)], env={"PORT": str(USER)}, stdout=out
-            )
+                ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(procs), *command],
+                env={"PORT": str(USER), "PATH": os.defpath}, stdout=out,
+            )  # fmt: skip
         stack.callback(self._end_app)
-        Path(self.node.at(self.pod.pod.paths[0]), "cgroup.procs").write_text(str(self.app.pid))
         tokens = folder / "tokens"
         tokens.mkdir()
         (tokens / "concurrency-state-hook").write_text(self.pod.token)
         podinfo = folder / "podinfo"
         podinfo.write_text(f'queueproxy.dev/freezer="unix:{self.socket}"\n')
         self.env = environment(HOST_IP="127.0.0.1", QUEUEPROXY_TOKENS=str(tokens), QUEUEPROXY_PODINFO=str(podinfo))
-        self.until(lambda: self.ticks() > 0, "the app to listen")
+        self.until(self.listens, "the app to listen")
         self.sidecar = self.start_sidecar()
 
     def start_sidecar(self) -> Sidecar:
@@ -68,8 +77,14 @@ class Stack:
         self.until(lambda: sidecar.health().status == 200, "ready")
         return sidecar
 
+    def listens(self) -> bool:
+        with self.namespace.inside():
+            probe = socket.socket()
+        with probe:
+            return probe.connect_ex(("127.0.0.1", USER)) == 0
+
     def _end_app(self) -> None:
-        self.app.kill()
+        Path(self.node.at(self.pod.pod.paths[0]), "cgroup.kill").write_text("1")
         self.app.wait(PATIENCE)
 
     def ticks(self) -> int:
@@ -154,3 +169,30 @@ def test_a_freezer_that_drains_leaves_apps_that_run_and_sidecars_that_know_it(st
     began = time.monotonic()
     assert stack.sidecar.get("/").status == 200
     assert time.monotonic() - began < 1.0, "it did not wait for the next freezer"
+
+
+@pytest.mark.long
+@pytest.mark.fz("FZ-084")
+def test_gunicorn_whose_watchdog_kills_its_sleepers_is_throttled_from_then_on(tmp_path: Path) -> None:
+    """Sync workers have to say every two seconds that they live. After a sleep of three they have not; master and
+    workers race then, so it takes six workers and perhaps a few naps."""
+    command = [
+        sys.executable, "-m", "gunicorn", "--chdir", str(APP.parent / "servers"), "--bind", f"127.0.0.1:{USER}",
+        "--workers", "6", "--timeout", "2", "wsgi:app",
+    ]  # fmt: skip
+    with ExitStack() as exits:
+        stack = Stack(exits, tmp_path, command, min_uptime=f"{SETTLED + 1}s")
+
+        def told() -> dict[str, object]:
+            return stack.freezer.pods()[stack.pod.uid]
+
+        for _ in range(8):
+            stack.until(lambda: stack.frozen or told()["mode"] == "throttle", "asleep")
+            if told()["mode"] == "throttle":
+                break
+            threading.Event().wait(3.0)
+            stack.sidecar.get("/")  # whatever comes of it
+            threading.Event().wait(0.1)
+        stack.until(lambda: told()["mode"] == "throttle", "the fall-back")
+        assert str(told()["why"]).startswith("harmed: ") and "died within 5 s of a thaw" in str(told()["why"])
+        assert not stack.frozen
