@@ -18,7 +18,7 @@ PROVEN, NOT_PROVEN, NO_MACHINE = 0, 1, 2
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The machine works with a copy of these: whoever edits meanwhile does not change what is being tested.
 PARTS = ("queueproxy", "tests")
-# Translated by qemu they take five minutes of two quiet cores, and twice as long on busy ones.
+# Translated by qemu they take nine minutes of two cores, more where others want them too.
 WITHIN = 1200.0
 TESTS = (
     "tests/freeze/node/test_throttle.py",
@@ -32,6 +32,14 @@ PYTEST = (
     "-m", "pytest", "-m", "root and not long", "-v", "-rfE", "--no-header", "--color=no", "--tb=short",
     "-p", "no:cacheprovider", "-o", "timeout=240",
 )  # fmt: skip
+# Two hundred threads of one interpreter, each wanting a turn every 5 ms: translated, the last never gets its first.
+TOO_SLOW = {
+    "kvm": (),
+    "tcg": (
+        "--deselect",
+        "tests/freeze/node/test_cgroup.py::TestRealV2::test_frozen_tasks_stop_and_thawed_tasks_all_go_on[200-ticking]",
+    ),
+}
 
 
 def say(text: str) -> None:
@@ -44,10 +52,10 @@ def prove(boot: Boot, tests: Sequence[str], accelerator: str, within: float, roo
     for part in PARTS:
         shutil.copytree(CHECKOUT / part, snapshot / part)
     guest = [sys.executable, str(snapshot / "tests/vm/guest.py"), "/dev/ttyS1", str(CHECKOUT), str(snapshot)]
-    image.write_bytes(initramfs(boot, [*guest, sys.executable, *PYTEST, *tests]))
     why = ""
     for way in accelerators() if accelerator == "auto" else [accelerator]:
         say(f"booting {boot.version} ({way})")
+        image.write_bytes(initramfs(boot, [*guest, sys.executable, *PYTEST, *TOO_SLOW[way], *tests]))
         ended = watched(
             command(boot.kernel, image, report, way), say, within=within, first_word_within=FIRST_WORD_WITHIN[way]
         )
