@@ -31,6 +31,8 @@ Count = Callable[[], int | None]  # microseconds, by the kernel
 _CHANGES: Final = 5  # of each pod, for `queueproxy status`
 _LOUD: Final = frozenset({Kind.FAILED, Kind.HARMED})
 _QUIET: Final = frozenset({Kind.ACTIVE, Kind.IDLE})  # wishes: what came of them is said anyway
+_WORDS: Final = {kind: kind.value for kind in Kind}
+_FROZEN, _THAWED = Rung.FROZEN, Kind.THAWED  # Python 3.11: an enum's attribute is 900 instructions
 # The ledger's own reasons; everything else was the sidecar's.
 _CAUSES: Final = {
     "lease over": "lease", "operator": "operator", "stop signal": "stop_signal", "draining": "drain",
@@ -149,7 +151,7 @@ class Book:
         if page is None:
             return
         usage = page.usage
-        was_frozen = usage.rung is Rung.FROZEN
+        was_frozen = usage.rung is _FROZEN
         cpu = usage.cpu_usec if was_frozen and usage.cpu_usec is not None else cpu_usec()
         frozen = usage.frozen_usec if not was_frozen and usage.frozen_usec is not None else frozen_usec()
         usage.moved(now, rung, cpu, frozen, page.idle_for)
@@ -163,18 +165,19 @@ class Book:
         """An event of the ledger: counted, logged, kept for readers and for the pod's history."""
         kind, uid = event.kind, event.uid
         page = self.pages.get(uid) or Page(now, "", "", "")
-        self.happenings[kind.value] += 1
-        if kind is Kind.THAWED:
+        word = _WORDS[kind]
+        self.happenings[word] += 1
+        if kind is _THAWED:
             self.thaws[cause_of(event.reason)] += 1
-        page.changes.append(Change(now, kind.value, event.reason))
+        page.changes.append(Change(now, word, event.reason))
         self.events.add(
-            wall_clock(), uid, page.namespace, page.name, page.revision, kind.value, event.generation, event.reason
+            wall_clock(), uid, page.namespace, page.name, page.revision, word, event.generation, event.reason
         )
         if kind in _QUIET and not self._log.debug_on:
             return
         say = self._log.warning if kind in _LOUD else self._log.debug if kind in _QUIET else self._log.info
         say(
-            kind.value, pod=page.name, namespace=page.namespace, uid=uid,
+            word, pod=page.name, namespace=page.namespace, uid=uid,
             generation=event.generation, reason=event.reason,
         )  # fmt: skip
 

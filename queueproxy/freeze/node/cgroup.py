@@ -58,6 +58,8 @@ __all__ = [
 KILL_PASSES = 16
 # Kernels before 5.3, where v1 is at home, and seccomp profiles of that age.
 NO_PIDFD = frozenset({errno.ENOSYS, errno.EPERM})
+# Python 3.11: an enum's attribute is 900 instructions.
+_PENDING, _FROZEN, _THAWED, _GONE, _FOREIGN = (Outcome(number) for number in range(5))
 
 
 class Observation(NamedTuple):
@@ -165,7 +167,7 @@ class Freezer(ABC, Subject):
 
     def refusal(self, freeze: bool, force: bool) -> tuple[Outcome, str]:
         if self.owned and not freeze:
-            return Outcome.PENDING, ""  # the wake path: a look could not change the decision, so it does not cost one
+            return _PENDING, ""  # the wake path: a look could not change the decision, so it does not cost one
         look = self._look()
         if look is None:
             return self._gone()
@@ -173,22 +175,22 @@ class Freezer(ABC, Subject):
 
     def _refuses_freeze(self, look: _Look) -> tuple[Outcome, str]:
         if look.own and not self.owned:
-            return Outcome.FOREIGN, "frozen by someone else"
+            return _FOREIGN, "frozen by someone else"
         if look.own and look.frozen:
-            return Outcome.FROZEN, "already frozen"
+            return _FROZEN, "already frozen"
         if look.above and not look.own:
-            return Outcome.FOREIGN, "an ancestor is frozen"
+            return _FOREIGN, "an ancestor is frozen"
         if self.cgroup.has_pid(os.getpid()):
             # Nobody would be left to thaw us (T-10).
             raise OSError(errno.EDEADLK, "would freeze ourselves", self.cgroup.name)
-        return Outcome.PENDING, ""
+        return _PENDING, ""
 
     def _refuses_thaw(self, look: _Look, force: bool) -> tuple[Outcome, str]:
         if not (look.own or look.above or look.frozen):
-            return Outcome.THAWED, "already running"
+            return _THAWED, "already running"
         if force:
-            return Outcome.PENDING, ""
-        return Outcome.FOREIGN, "frozen by someone else" if look.own else "an ancestor is frozen"
+            return _PENDING, ""
+        return _FOREIGN, "frozen by someone else" if look.own else "an ancestor is frozen"
 
     def push(self, freeze: bool, first: bool) -> None:
         if not first and not self._needs_pushing(freeze):
@@ -207,18 +209,18 @@ class Freezer(ABC, Subject):
         if freeze:
             if not look.own:
                 self.owned = False
-                return Outcome.FOREIGN, "thawed by someone else meanwhile"
-            return (Outcome.FROZEN, "") if look.frozen else (Outcome.PENDING, "")
+                return _FOREIGN, "thawed by someone else meanwhile"
+            return (_FROZEN, "") if look.frozen else (_PENDING, "")
         self.owned = False
         if look.own:
-            return Outcome.FOREIGN, "frozen again by someone else meanwhile"
+            return _FOREIGN, "frozen again by someone else meanwhile"
         if look.above or look.frozen:
-            return Outcome.FOREIGN, "an ancestor is frozen"
-        return Outcome.THAWED, ""
+            return _FOREIGN, "an ancestor is frozen"
+        return _THAWED, ""
 
     def _gone(self) -> tuple[Outcome, str]:
         self.owned = False
-        return Outcome.GONE, "the cgroup is gone"
+        return _GONE, "the cgroup is gone"
 
     def _start(self, transition: Transition) -> Transition:
         if self._current is not None:

@@ -17,8 +17,7 @@ until the kernel confirms it or the containers are gone. `rung` is the deepest t
 Terminating is no phase: the permit remembers it. It is heard whatever its generation, because no order of messages
 makes it wrong.
 
-This module knows no other pod and no timer: `until` says when `on_deadline` is due, and the storm when it is this
-pod's `turn`. Events append their actions to `out`.
+It knows no other pod and no timer: `until` says when `on_deadline` is due, and the storm when it is its `turn`.
 """
 
 from __future__ import annotations
@@ -47,7 +46,9 @@ from queueproxy.freeze.wire import Problem, StateRequest, View, Wanted
 
 __all__ = ["Entry"]
 
-_ASLEEP = frozenset({Phase.ASLEEP, Phase.DUE})
+_RUNNING, _SINKING, _ASLEEP, _DUE, _RISING, _STUCK = Phase  # Python 3.11: an enum's attribute is 900 instructions
+(_, _IDLE, _TERMINATING), _AWAKE, _THAWED, _ACCEPTED = Wanted, Rung.RUNNING, Kind.THAWED, Answer.ACCEPTED
+_SLEEPING = frozenset({_ASLEEP, _DUE})
 _LEASE_OVER = "lease over"
 _SAID = {wanted: Kind[wanted.name] for wanted in Wanted}
 _DONE = {Rung.THROTTLED: Kind.THROTTLED, Rung.FROZEN: Kind.FROZEN}
@@ -68,10 +69,10 @@ class Entry:
         self._terms = terms
         self.uid = uid
         self.permit = Permit(terms)
-        self.phase = Phase.RUNNING
+        self.phase = _RUNNING
         self.since = now  # of `phase`
         self.until = inf  # of `phase`
-        self.rung = Rung.RUNNING
+        self.rung = _AWAKE
         self.generation = 0
         self.wanted = Wanted.ACTIVE
         self.lease_until = -inf
@@ -103,9 +104,9 @@ class Entry:
 
     def reason(self, now: float) -> str:
         """Why it is awake or asleep, to operators."""
-        if self.phase is Phase.STUCK:
+        if self.phase is _STUCK:
             return f"{self._why}, cannot thaw after {self._attempts} attempts: {self._failure}"
-        return self._why if self.phase is not Phase.RUNNING else self.permit.why(now) or self._failure or self._why
+        return self._why if self.phase is not _RUNNING else self.permit.why(now) or self._failure or self._why
 
     # === What the sidecar says. ===
 
@@ -115,11 +116,11 @@ class Entry:
         number = self._terms.number()
         out: Out = []
         known = generation <= self.generation
-        to_run, was_to_run = wanted is not Wanted.IDLE, self.wanted is not Wanted.IDLE
+        to_run, was_to_run = wanted is not _IDLE, self.wanted is not _IDLE
         # Under one generation the wish to run wins over the wish to sleep, in whichever order they come.
-        if wanted is not Wanted.TERMINATING and (generation < self.generation or (known and was_to_run and not to_run)):
+        if wanted is not _TERMINATING and (generation < self.generation or (known and was_to_run and not to_run)):
             return self._answer(now, number, out, Problem.STALE_GENERATION)
-        repeated = known and (wanted is self.wanted or (to_run and self.wanted is Wanted.TERMINATING))
+        repeated = known and (wanted is self.wanted or (to_run and self.wanted is _TERMINATING))
         if not repeated:
             if not (known and to_run and was_to_run):  # otherwise those who wait get what they want
                 self._reply(now, out, Problem.STALE_GENERATION, "overtaken")
@@ -128,46 +129,45 @@ class Entry:
             out.append(Event(self.uid, _SAID[wanted], self.generation, request.reason))
         if not to_run:
             return self._asked_to_sleep(now, number, request, out, repeated=repeated)
-        if wanted is Wanted.TERMINATING:
+        if wanted is _TERMINATING:
             self._end(out)
-        if self.phase is Phase.RUNNING and self._settled:
+        if self.phase is _RUNNING and self._settled:
             return self._answer(now, number, out)
         return self._wait(now, number, request.reason or wanted.name.lower(), out)
 
     def _asked_to_sleep(self, now: float, number: int, request: StateRequest, out: Out, *, repeated: bool) -> Verdict:
         cap, problem = self.permit.cap(now)
-        if not repeated:
-            self._refused = problem
+        self._refused = self._refused if repeated else problem
         if self._refused is not None:
             return self._answer(now, number, out, self._refused)
         if repeated:
             return self._repeated(now, number, request, out)
-        if self.phase is Phase.STUCK:
+        if self.phase is _STUCK:
             return self._answer(now, number, out, Problem.NOT_CONFIRMED, self._failure)
         rung = min(cap, request.rung)
         if rung:
             self._lease(now, request.lease_s)
             return self._sink(now, number, rung, request.reason or "idle", out)
         self._failure = ""
-        if self.phase is Phase.RUNNING:
+        if self.phase is _RUNNING:
             self._settled = True
             return self._answer(now, number, out)
         return self._wait(now, number, "may not sleep", out)
 
     def _repeated(self, now: float, number: int, request: StateRequest, out: Out) -> Verdict:
         """The same wish to sleep: a renewal, or an answer was lost."""
-        if self.phase is Phase.DUE and self._why == _LEASE_OVER and self.permit.may_stay(now, self.rung):
+        if self.phase is _DUE and self._why == _LEASE_OVER and self.permit.may_stay(now, self.rung):
             self._terms.storm.discard(self.uid)  # late, but not too late
-            self._set(now, Phase.ASLEEP)
-        if self.phase is Phase.ASLEEP:
+            self._set(now, _ASLEEP)
+        if self.phase is _ASLEEP:
             self._lease(now, request.lease_s)
             self.until = self.lease_until
             return self._answer(now, number, out)
-        if self.phase is Phase.RUNNING and not self._failure:
+        if self.phase is _RUNNING and not self._failure:
             return self._answer(now, number, out)  # it was thawed meanwhile
-        if self.phase is Phase.RUNNING or self.phase is Phase.STUCK:
+        if self.phase is _RUNNING or self.phase is _STUCK:
             return self._answer(now, number, out, Problem.NOT_CONFIRMED, self._failure)
-        if self.phase is Phase.SINKING:
+        if self.phase is _SINKING:
             return self._join(now, number, out)
         return self._wait(now, number, self._why, out)
 
@@ -178,8 +178,8 @@ class Entry:
         self.move = 0
         self.mechanism = moved.mechanism or self.mechanism
         self.took_us = round(moved.took * 1e6)
-        if self.phase is Phase.RISING:
-            if moved.gone or moved.rung is Rung.RUNNING:
+        if self.phase is _RISING:
+            if moved.gone or moved.rung is _AWAKE:
                 self._rose(now, out, gone=moved.gone)
             else:
                 self._thaw_failed(now, moved.detail or "still asleep", out)
@@ -188,7 +188,7 @@ class Entry:
         else:
             self.rung = moved.rung
             self._settled = True
-            self._set(now, Phase.ASLEEP)
+            self._set(now, _ASLEEP)
             self.until = self.lease_until
             self._reply(now, out)
             out += (Event(self.uid, _DONE[self.rung], self.generation, self._why), Remember(self.uid))
@@ -197,7 +197,7 @@ class Entry:
         """The pod as the API server has it now."""
         if not self.permit.known(facts):
             self.permit.is_outdated = False
-        elif self.phase is Phase.RUNNING:
+        elif self.phase is _RUNNING:
             self._renew(out)
         else:
             self.permit.is_outdated = True
@@ -206,14 +206,14 @@ class Entry:
     def vanished(self, now: float, out: Out) -> None:
         """Deleted. Its containers may linger, so what is held is let go first."""
         self.permit.is_gone = True
-        if self.phase is Phase.RUNNING:
+        if self.phase is _RUNNING:
             self._leave(out)
         self.review(now, "pod deleted", out)
 
     def stopping(self, now: float, out: Out) -> None:
         """A stop signal waits for a frozen container (FZ-055)."""
         self._end(out)
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not _RUNNING:
             self._rise(now, "stop signal", out, urgent=True)
 
     def held_awake(self, now: float, until: float, out: Out, *, urgent: bool) -> None:
@@ -221,22 +221,22 @@ class Entry:
         self.permit.hold_until = max(self.permit.hold_until, until)
         if not urgent:
             self._due(now, "operator", out)
-        elif self.phase is not Phase.RUNNING:
+        elif self.phase is not _RUNNING:
             self._rise(now, "operator", out, urgent=True)
 
     def review(self, now: float, why: str, out: Out, *, soon: bool = True) -> None:
         """Something changed: may what sleeps go on sleeping?"""
-        if self.phase is not Phase.RUNNING and not self.permit.may_stay(now, self.rung):
+        if self.phase is not _RUNNING and not self.permit.may_stay(now, self.rung):
             self._due(now, why, out, soon=soon)
 
     def adopted(self, now: float, generation: int, rung: Rung, out: Out) -> None:
         """What a former freezer left: leased once more (FZ-092). What looks awake is made certain: half a freeze
         looks like none."""
-        self.generation, self.wanted = generation, Wanted.IDLE
+        self.generation, self.wanted = generation, _IDLE
         self._settled = True
         self._lease(now, 0.0)
         self.rung = rung or Rung.THROTTLED
-        self._set(now, Phase.ASLEEP)
+        self._set(now, _ASLEEP)
         self._why = "adopted"
         self.until = self.lease_until
         if not rung or not self.permit.may_stay(now, rung):
@@ -246,19 +246,19 @@ class Entry:
 
     def on_deadline(self, now: float, out: Out) -> None:
         """`until` has come."""
-        if self.phase is Phase.ASLEEP:
+        if self.phase is _ASLEEP:
             out.append(Event(self.uid, Kind.EXPIRED, self.generation, _LEASE_OVER))
             self._due(now, _LEASE_OVER, out)
-        elif self.phase is Phase.STUCK:
+        elif self.phase is _STUCK:
             self._rise(now, self._why, out, urgent=False)
-        elif self.phase is Phase.RISING:
+        elif self.phase is _RISING:
             self._thaw_failed(now, "no answer", out)
-        elif self.phase is Phase.SINKING:
+        elif self.phase is _SINKING:
             self._sink_failed(now, "no answer", out, gone=False)
 
     def turn(self, now: float, out: Out) -> None:
         """The storm lets it thaw."""
-        if self.phase is Phase.DUE:
+        if self.phase is _DUE:
             self._rise(now, self._why, out, urgent=False)
 
     # === Going down. ===
@@ -272,11 +272,11 @@ class Entry:
         self._terms.storm.discard(self.uid)
         self._waiting.append(number)
         self._failure = ""
-        self._set(now, Phase.SINKING)
+        self._set(now, _SINKING)
         self.rung = max(self.rung, rung)
         out.append(Remember(self.uid))
         self._put(now, rung, why, out, urgent=False)
-        return Verdict(Answer.ACCEPTED, number, None, actions=tuple(out))
+        return Verdict(_ACCEPTED, number, None, actions=tuple(out))
 
     def _sink_failed(self, now: float, detail: str, out: Out, *, gone: bool) -> None:
         """Leaves the pod running, and makes sure of it (FZ-065)."""
@@ -292,13 +292,13 @@ class Entry:
 
     def _due(self, now: float, why: str, out: Out, *, soon: bool = True) -> None:
         """Has to run again, and nobody waits for it."""
-        if self.phase is Phase.SINKING:
+        if self.phase is _SINKING:
             self._rise(now, why, out, urgent=False)
-        elif self.phase in _ASLEEP:
+        elif self.phase in _SLEEPING:
             settings = self._terms.settings
             self._why = why
-            if self.phase is Phase.ASLEEP:
-                self._set(now, Phase.DUE)
+            if self.phase is _ASLEEP:
+                self._set(now, _DUE)
             self._terms.storm.add(now, self.uid, now + (settings.expiry_for if soon else settings.calm_for), soon=soon)
 
     def _wait(self, now: float, number: int, why: str, out: Out) -> Verdict:
@@ -313,27 +313,27 @@ class Entry:
         if len(self._waiting) >= self._terms.settings.waiting_cap:
             return self._answer(now, number, out, Problem.RATE_LIMITED, "too many wait")
         self._waiting.append(number)
-        return Verdict(Answer.ACCEPTED, number, None, actions=tuple(out))
+        return Verdict(_ACCEPTED, number, None, actions=tuple(out))
 
     def _rise(self, now: float, why: str, out: Out, *, urgent: bool) -> None:
-        if self.phase is Phase.RISING:
+        if self.phase is _RISING:
             return  # a thaw is a thaw
         self._terms.storm.discard(self.uid)
         if urgent:
             self._terms.storm.requested(now)
-        self._set(now, Phase.RISING)
-        self._put(now, Rung.RUNNING, why, out, urgent=urgent)
+        self._set(now, _RISING)
+        self._put(now, _AWAKE, why, out, urgent=urgent)
 
     def _rose(self, now: float, out: Out, *, gone: bool) -> None:
-        held = self.rung is not Rung.RUNNING
-        self.rung = Rung.RUNNING
+        held = self.rung is not _AWAKE
+        self.rung = _AWAKE
         self._attempts = 0
         self._settled = True
-        self._set(now, Phase.RUNNING)
+        self._set(now, _RUNNING)
         self._reply(now, out)
         if held:
             self.wakes += not gone
-            out.append(Event(self.uid, Kind.THAWED, self.generation, "gone" if gone else self._why))
+            out.append(Event(self.uid, _THAWED, self.generation, "gone" if gone else self._why))
         if self.permit.is_gone:
             self._leave(out)
             return
@@ -347,7 +347,7 @@ class Entry:
         settings = self._terms.settings
         self._failure = detail
         self.rung = self.rung or Rung.FROZEN  # it should have run already: somebody else's freeze
-        self._set(now, Phase.STUCK)
+        self._set(now, _STUCK)
         self.until = now + min(settings.thaw_retry_cap, settings.thaw_retry_after * 2.0 ** min(self._attempts, 30))
         self._attempts += 1
         self._reply(now, out, Problem.NOT_CONFIRMED, detail)
@@ -365,7 +365,7 @@ class Entry:
         self.move = 0
         if phase is not self.phase:  # else another wish to sleep, while one is out
             assert phase in TRANSITIONS[self.phase], f"{self!r} cannot move to {phase.name}"
-            if self.phase in _ASLEEP:
+            if self.phase in _SLEEPING:
                 self.slept_for += now - self.since
             self.phase = phase
             self.since = now

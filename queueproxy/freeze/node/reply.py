@@ -17,6 +17,7 @@ __all__ = ["answer_of", "last_word"]
 _JSON: Final = b"application/json"
 _PROBLEM: Final = PROBLEM_TYPE.encode()
 _CLOSE: Final = b"Connection: close\r\n"
+_IS_OLD: Final = Kind.OLD
 # What the daemon of old answered (lineage 2.7); its clients know 200 and everything else.
 _OLD_STATUS: Final = {
     Problem.UNAUTHENTICATED: 403, Problem.FORBIDDEN: 403, Problem.SESSION_REQUIRED: 403, Problem.NOT_CONFIRMED: 500,
@@ -33,7 +34,7 @@ def answer_of(
 ) -> tuple[int, bytes]:
     """Status and message; a call is answered with a problem, or with a view, or is one of old."""
     extra, content_type = b"", _JSON
-    if call.kind is Kind.OLD:
+    if call.kind is _IS_OLD:
         status = 200 if problem is None else _OLD_STATUS.get(problem, problem.status)
         body = b""
     elif problem is None:

@@ -40,6 +40,8 @@ from queueproxy.freeze.wire import (
 __all__ = ["SidecarConnection", "plain_address"]
 
 DEPTH: Final = 4  # requests of one connection that may wait for answers: a freeze, its thaw, and some air
+_UNKNOWN, _VIEW, _STATE, _OLD = Kind  # Python 3.11: an enum's attribute is 900 instructions
+_TOO_LARGE, _IDLE = Problem.TOO_LARGE, Wanted.IDLE
 
 
 class SidecarConnection(asyncio.Protocol):
@@ -105,7 +107,7 @@ class SidecarConnection(asyncio.Protocol):
 
     def head_received(self, head: RequestHead) -> None:
         call = Call(head)
-        if head.body and call.problem is not Problem.TOO_LARGE:
+        if head.body and call.problem is not _TOO_LARGE:
             self._call = call
             return
         if head.body:  # it will not be read: the connection ends with the answer
@@ -117,7 +119,7 @@ class SidecarConnection(asyncio.Protocol):
         if call is None:
             return
         call.body_received(data)
-        if call.problem is Problem.TOO_LARGE:
+        if call.problem is _TOO_LARGE:
             call.keep = False
             self._call = None
             self._complete(call)
@@ -158,7 +160,7 @@ class SidecarConnection(asyncio.Protocol):
             return True  # it waits its turn; how much may wait is bounded by pausing the transport
         if (reader.held + data).find(b"\r\n\r\n", 0, MAX_HEAD) >= 0:
             return True
-        self._refuse(Problem.TOO_LARGE, f"a head of more than {MAX_HEAD} bytes")
+        self._refuse(_TOO_LARGE, f"a head of more than {MAX_HEAD} bytes")
         return False
 
     def _too_slow(self) -> None:
@@ -171,15 +173,15 @@ class SidecarConnection(asyncio.Protocol):
     def _complete(self, call: Call) -> None:
         self._stop_timer()
         self._calls.append(call)
-        if call.kind is Kind.UNKNOWN:
+        if call.kind is _UNKNOWN:
             call.keep = False  # among them HEAD, whose answer would have to be framed differently
         if not call.keep:
             self._closing = True  # what comes after it is not looked at
-        if call.kind is Kind.OLD and (call.old_token or not call.token):
+        if call.kind is _OLD and (call.old_token or not call.token):
             self._complete_old(call)
         elif call.problem is not None:
             self._answer(call, call.problem)
-        elif call.kind is Kind.UNKNOWN or call.kind is Kind.OLD:
+        elif call.kind is _UNKNOWN or call.kind is _OLD:
             self._answer(call, Problem.NOT_FOUND)
         elif not call.token:
             self._answer(call, Problem.UNAUTHENTICATED, "no bearer token")
@@ -200,7 +202,7 @@ class SidecarConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         try:
-            if call.kind is Kind.OLD:
+            if call.kind is _OLD:
                 self._serve_old(call, admission)
             else:
                 self._serve(call, admission)
@@ -229,7 +231,7 @@ class SidecarConnection(asyncio.Protocol):
                 view = view._replace(session=issue)
             self._answer(call, problem, detail, view)
 
-        if call.kind is Kind.VIEW:
+        if call.kind is _VIEW:
             port.desk.viewed(uid, answered)
             return
         try:
@@ -240,7 +242,7 @@ class SidecarConnection(asyncio.Protocol):
         wait = port.door.pace(uid)
         if not wait:
             port.desk.asked(uid, request, answered, fresh=admission.fresh)
-        elif request.wanted is Wanted.IDLE:
+        elif request.wanted is _IDLE:
             self._answer(call, Problem.RATE_LIMITED, retry_after_s=wait)
         else:  # a thaw is never refused to its owner, but one that comes in a flood has to wait a little
             port.loop.call_later(wait, self._serve_late, uid, request, answered, admission.fresh)

@@ -68,6 +68,11 @@ class _Phase(IntEnum):
     DONE = 3
 
 
+_BEGIN, _MOVING, _ROLLING_BACK, _DONE = _Phase  # Python 3.11: an enum's attribute is 900 instructions
+_PENDING, _THAWED, _GONE = Outcome.PENDING, Outcome.THAWED, Outcome.GONE
+_FOREIGN, _TIMED_OUT = Outcome.FOREIGN, Outcome.TIMED_OUT
+
+
 class Transition:
     """One move of one subject, driven from outside by `step`."""
 
@@ -81,7 +86,7 @@ class Transition:
     ) -> None:
         self.subject = subject
         self.is_freeze = freeze
-        self.outcome = Outcome.PENDING
+        self.outcome = _PENDING
         self.detail = ""
         self.errno = 0
         self.rolled_back = False
@@ -91,19 +96,19 @@ class Transition:
         self._started_at: float | None = None
         self._took_for: float | None = None
         self._look = 0
-        self._phase = _Phase.BEGIN
-        self._verdict = (Outcome.PENDING, "", 0)
+        self._phase = _BEGIN
+        self._verdict = (_PENDING, "", 0)
 
     @property
     def is_finished(self) -> bool:
-        return self._phase is _Phase.DONE
+        return self._phase is _DONE
 
     def step(self, now: float) -> float | None:
         """Do what is due. None: finished, see `outcome`; else seconds until the next step, 0.0 for at once."""
-        if self._phase is _Phase.DONE:
+        if self._phase is _DONE:
             return None
         try:
-            if self._phase is _Phase.BEGIN:
+            if self._phase is _BEGIN:
                 return self._begin(now)
             return self._look_again(now)
         except OSError as error:
@@ -117,7 +122,7 @@ class Transition:
         """
         if self._started_at is None:
             return 0.0
-        if self._phase is not _Phase.DONE:
+        if self._phase is not _DONE:
             return now - self._started_at
         if self._took_for is None:
             self._took_for = now - self._started_at
@@ -125,30 +130,30 @@ class Transition:
 
     def abandon(self) -> None:
         """Superseded: stop here, whatever has been written stays. The opposite transition may start at once."""
-        if self._phase is not _Phase.DONE:
+        if self._phase is not _DONE:
             self._finish(Outcome.ABANDONED, "superseded", 0)
 
     def _begin(self, now: float) -> float | None:
         self._started_at = self._began_at = now
         outcome, detail = self.subject.refusal(self.is_freeze, self._force)
-        if outcome is not Outcome.PENDING:
+        if outcome is not _PENDING:
             return self._finish(outcome, detail, 0)
         self.subject.push(self.is_freeze, True)  # fails whole: then nothing has changed and nothing needs taking back
-        self._phase = _Phase.MOVING
+        self._phase = _MOVING
         return self._settle(self.is_freeze, now)
 
     def _look_again(self, now: float) -> float | None:
-        freeze = self.is_freeze and self._phase is _Phase.MOVING
+        freeze = self.is_freeze and self._phase is _MOVING
         self.subject.push(freeze, False)
         return self._settle(freeze, now)
 
     def _settle(self, freeze: bool, now: float) -> float | None:
         outcome, detail = self.subject.settled(freeze)
-        hasty = outcome is Outcome.FOREIGN and not freeze and now - self._began_at < FOREIGN_AFTER
-        if outcome is Outcome.PENDING or hasty:
+        hasty = outcome is _FOREIGN and not freeze and now - self._began_at < FOREIGN_AFTER
+        if outcome is _PENDING or hasty:
             # Only after a look: a driver that was itself held up must not call a finished freeze overdue.
             return self._overdue(now) if now - self._began_at >= self._deadline_for else self._next_look(now)
-        if self._phase is _Phase.ROLLING_BACK:
+        if self._phase is _ROLLING_BACK:
             return self._rolled_back(outcome, detail)
         return self._finish(outcome, detail, 0)
 
@@ -162,27 +167,27 @@ class Transition:
 
     def _overdue(self, now: float) -> float | None:
         waited = f"not confirmed within {self._deadline_for * 1000:.0f} ms"
-        if self._phase is _Phase.ROLLING_BACK:
+        if self._phase is _ROLLING_BACK:
             outcome, detail, number = self._verdict
             return self._finish(outcome, f"{detail}; thaw {waited}", number)
         if not self.is_freeze:
-            return self._finish(Outcome.TIMED_OUT, waited, 0)
-        return self._roll_back(Outcome.TIMED_OUT, waited, 0, now)
+            return self._finish(_TIMED_OUT, waited, 0)
+        return self._roll_back(_TIMED_OUT, waited, 0, now)
 
     def _failed(self, error: OSError, now: float) -> float | None:
         detail, number = error.strerror or str(error), error.errno or 0
         if error.filename:
             detail += f": {error.filename}"
-        if self._phase is _Phase.ROLLING_BACK:
+        if self._phase is _ROLLING_BACK:
             outcome, first, first_number = self._verdict
             return self._finish(outcome, f"{first}; thaw failed: {detail}", first_number or number)
-        if self._phase is _Phase.MOVING and self.is_freeze:
+        if self._phase is _MOVING and self.is_freeze:
             return self._roll_back(Outcome.FAILED, detail, number, now)
         return self._finish(Outcome.FAILED, detail, number)
 
     def _roll_back(self, outcome: Outcome, detail: str, number: int, now: float) -> float | None:
         """Never leave half a freeze behind (FZ-072): thaw, confirm, then report why."""
-        self._phase = _Phase.ROLLING_BACK
+        self._phase = _ROLLING_BACK
         self._verdict = (outcome, detail, number)
         self._deadline_for = THAW_DEADLINE
         self._began_at = now
@@ -195,13 +200,13 @@ class Transition:
 
     def _rolled_back(self, outcome: Outcome, detail: str) -> float | None:
         verdict, why, number = self._verdict
-        if outcome is Outcome.GONE:
-            return self._finish(Outcome.GONE, why, number)
-        self.rolled_back = outcome is Outcome.THAWED
+        if outcome is _GONE:
+            return self._finish(_GONE, why, number)
+        self.rolled_back = outcome is _THAWED
         return self._finish(verdict, why if self.rolled_back else f"{why}; {detail}", number)
 
     def _finish(self, outcome: Outcome, detail: str, number: int) -> float | None:
-        self._phase = _Phase.DONE
+        self._phase = _DONE
         self.outcome = outcome
         self.detail = detail
         self.errno = number
