@@ -330,7 +330,7 @@ def test_an_app_that_ignores_the_signal_is_killed_after_the_grace(way: str) -> N
 def test_a_second_signal_ends_at_once() -> None:
     with LocalRun("--grace", "60s", environ={"QP_TEST": "stubborn"}) as run:
         run.ready()
-        run.process.send_signal(signal.SIGINT)
+        run.process.send_signal(signal.SIGTERM)  # which this app ignores
         run.event("signal")
         run.process.send_signal(signal.SIGINT)
         assert run.ended() == 128 + signal.SIGINT
