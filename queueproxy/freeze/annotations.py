@@ -55,12 +55,14 @@ class PodPolicy(NamedTuple):
     containers: tuple[str, ...]  # which ones sleep; () is every container of the revision
     reason: str  # why the mode is less than was asked for; empty otherwise
     deep_check_s: float | None = None  # wake a sleeping app so often for a real probe (FZ-043)
+    server_timing: bool = False  # answers say how long their request waited for the thaw (FZ-101)
 
 
 # Of a pod that says nothing, on a node that says nothing: grace FZ-020, uptime FZ-011.
 DEFAULTS: Final = PodPolicy(Mode.FREEZE, 2.0, None, 10.0, Liveness.KNOCK, (), "")
 
 _MODES: Final = {"on": Mode.FREEZE, "off": Mode.OFF, "shadow": Mode.SHADOW, "throttle": Mode.THROTTLE}
+_SWITCH: Final = {"on": True, "off": False}
 _LIVENESS: Final = {"knock": Liveness.KNOCK, "shield": Liveness.SHIELD, "throttle": Liveness.THROTTLE}
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PIECE: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)  # both of Go's mu
@@ -120,8 +122,8 @@ def parse_podinfo(text: str) -> dict[str, str]:
     return annotations
 
 
-def _one_of(words: Mapping[str, IntEnum]) -> Callable[[str], Any]:
-    def read(text: str) -> IntEnum:
+def _one_of(words: Mapping[str, IntEnum | bool]) -> Callable[[str], Any]:
+    def read(text: str) -> IntEnum | bool:
         if text not in words:
             raise ValueError(f"one of {', '.join(words)}")
         return words[text]
@@ -162,6 +164,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "liveness": ("liveness", _one_of(_LIVENESS)),
     "containers": ("containers", _containers),
     "deep-check": ("deep_check_s", _period),
+    "server-timing": ("server_timing", _one_of(_SWITCH)),
 }
 _ELSEWHERE: Final = frozenset({"freezer"})  # an address: freeze/address.py
 _LATER: Final = frozenset({"reclaim-after", "heartbeat"})  # known rungs that are not built yet
@@ -169,8 +172,10 @@ _LATER: Final = frozenset({"reclaim-after", "heartbeat"})  # known rungs that ar
 
 def _default(defaults: PodPolicy, field: str) -> str:
     value = getattr(defaults, field)
-    if value is None:
+    if value is None or value is False:
         return "off"
+    if value is True:
+        return "on"
     if isinstance(value, IntEnum):
         words: Mapping[str, IntEnum] = _MODES if isinstance(value, Mode) else _LIVENESS
         return next(word for word, meant in words.items() if meant is value)

@@ -71,13 +71,15 @@ class Requests(Protocol):
 
     let_down: Callable[[float, str], None] | None
 
+    def tell_waits(self, *, on: bool) -> None: ...
+
 
 class PodSleep:
     """woke(): the app was woken for more than a knock; time for a real probe (FZ-042)."""
 
     __slots__ = (
         "_by_knock", "_checks", "_checks_timer", "_counts", "_failed", "_first", "_gate", "_is_routine", "_knock",
-        "_log", "_loop", "_prober", "_session", "_thawed_at", "_watch", "_woke", "client",
+        "_log", "_loop", "_prober", "_requests", "_session", "_thawed_at", "_watch", "_woke", "client",
     )  # fmt: skip
 
     patience = 10.0
@@ -110,6 +112,7 @@ class PodSleep:
         self._checks = DeepCheck()
         self._checks_timer: asyncio.TimerHandle | None = None
         self._prober: Probes | None = None
+        self._requests: Requests | None = None
         counts.freezer_up = False
         counts.freezer_faults = lambda: {fault.value: n for fault, n in self._session.outage.faults.items()}
 
@@ -127,6 +130,7 @@ class PodSleep:
     def watch(self, requests: Requests, prober: Probes) -> None:
         """What requests and real probes find tells what sleep did to the app."""
         requests.let_down = self.let_down
+        self._requests = requests
         self._prober, told = prober, prober.on_result
 
         def probed(ready: bool) -> None:
@@ -211,6 +215,8 @@ class PodSleep:
             reason=policy.reason,
         )
         self._checks.configured(policy.deep_check_s)
+        if self._requests is not None:
+            self._requests.tell_waits(on=policy.server_timing)
         self._gate.configure(settings(policy, IdleSettings()))
 
     def up(self, mechanism: str) -> None:

@@ -248,6 +248,7 @@ def _policy_said(policy: PodPolicy) -> str:
         "containers": list(policy.containers),
         "reason": _clean(policy.reason),
         "deep_check_s": policy.deep_check_s,
+        "server_timing": policy.server_timing,
     }
     return json.dumps(said, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -287,6 +288,7 @@ def _policy(said: dict[str, Any]) -> PodPolicy:
         _word(said, "mode", _MODES), _seconds(said, "freeze_after_s", None), _seconds(said, "throttle_after_s", None),
         _seconds(said, "min_uptime_s", 0.0), _word(said, "liveness", _LIVENESS, Liveness.KNOCK),
         tuple(_clean(name) for name in containers), _text(said, "reason"), _seconds(said, "deep_check_s", None),
+        said.get("server_timing") is True,
     )  # fmt: skip
 
 

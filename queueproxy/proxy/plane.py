@@ -69,9 +69,9 @@ class Plane:
     """
 
     __slots__ = (
-        "closing", "connections", "drain", "exchange", "gate", "health", "http", "idle_empty", "in_flight", "let_down",
-        "limit", "log", "loop", "observer", "pool", "probe_asked", "recorder", "shortest", "timeouts", "tracer",
-        "tunnels",
+        "_untimed", "closing", "connections", "drain", "exchange", "gate", "health", "http", "idle_empty", "in_flight",
+        "let_down", "limit", "log", "loop", "observer", "pool", "probe_asked", "recorder", "shortest", "timeouts",
+        "tracer", "tunnels",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +103,7 @@ class Plane:
         self.tracer: Tracer | None = None
         self.probe_asked: Callable[[str], None] | None = None
         self.let_down: Callable[[float, str], None] | None = None
+        self._untimed: type[Exchange] | None = None
         self.closing = False
         self.in_flight = 0  # requests inside the chain, tunnels included; what shutdown waits for
         self.tunnels = 0  # of those, upgraded connections, which get 60 s more (QP-285)
@@ -117,6 +118,15 @@ class Plane:
         self.recorder.refuse(failure.kind)
         if self.let_down is not None and failure.kind in _LET_DOWN:
             self.let_down(exchange.began_at, failure.text)
+
+    def tell_waits(self, *, on: bool) -> None:
+        """Whether answers say how long their request waited for the thaw (FZ-101)."""
+        if on and self._untimed is None:
+            from queueproxy.proxy.timed import timed  # only for those who want it
+
+            self._untimed, self.exchange = self.exchange, timed(self.exchange)
+        elif not on and self._untimed is not None:
+            self.exchange, self._untimed = self._untimed, None
 
     def settle(self, exchange: Exchange, status: int, reached: bool, now: float) -> None:
         """Gives back what `Exchange.begin` and `admitted` took; called once per request, by its one exit.

@@ -388,6 +388,21 @@ def test_a_request_that_waited_for_the_thaw_says_so_in_its_log_line(tokens: Path
         assert 0.0 < waited["/slept"] < 1.0 and waited["/awake"] == 0.0
 
 
+@pytest.mark.fz("FZ-101", "FZ-110")
+def test_the_answer_to_a_request_that_waited_says_so_where_the_pod_wants_it(tokens: Path) -> None:
+    with sleepy_pod(tokens) as pod:
+        pod.freezer.policy = EAGER._replace(server_timing=True)
+        pod.started().asleep()
+        client = pod.client()
+        said = []
+        for _ in range(2):
+            client.ask("GET", "/")
+            pod.origin.request().wire.answer()
+            said.append(client.response().get("Server-Timing"))
+        assert said[0] is not None and said[0].startswith(b"thaw;dur=") and 0.0 < float(said[0][9:]) < 1000.0
+        assert said[1] is None
+
+
 @pytest.mark.fz("FZ-113")
 def test_shadow_mode_counts_and_asks_nothing(tokens: Path) -> None:
     with sleepy_pod(tokens) as pod:

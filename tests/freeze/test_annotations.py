@@ -50,6 +50,9 @@ def test_every_annotation_sets_its_field_and_no_other() -> None:
     assert policy(min_uptime="1m") == DEFAULTS._replace(min_uptime_s=60.0)
     assert policy(liveness="throttle") == DEFAULTS._replace(liveness=Liveness.THROTTLE)
     assert policy(deep_check="5m") == DEFAULTS._replace(deep_check_s=300.0) and policy(deep_check="off") == DEFAULTS
+    assert (
+        policy(server_timing="on") == DEFAULTS._replace(server_timing=True) and policy(server_timing="off") == DEFAULTS
+    )
     assert policy(containers="b, a,,b") == DEFAULTS._replace(containers=("b", "a"))
 
 
@@ -59,6 +62,7 @@ def test_every_annotation_sets_its_field_and_no_other() -> None:
     [
         ("deep-check", "1s", "'1s' is not a duration of 10s or more, or \"off\"; using off"),
         ("deep-check", "daily", "'daily' is not a duration like \"1s\", \"250ms\" or \"1m30s\", or \"off\"; using off"),
+        ("server-timing", "yes", "'yes' is not one of on, off; using off"),
         ("freeze", "yes", "'yes' is not one of on, off, shadow, throttle; using on"),
         ("freeze-after", "soon", "'soon' is not a duration like \"1s\", \"250ms\" or \"1m30s\", or \"off\"; using 2s"),
         ("throttle-after", "-1s", "; using off"),

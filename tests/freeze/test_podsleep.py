@@ -60,10 +60,14 @@ class Scene:
         self.let_down: Callable[[float, str], None] | None = None
         self.running = False  # a probe
         self.on_result: Callable[[bool], None] = lambda ready: None
+        self.waits_told = False
         self.sleep.watch(self, self)
 
     def wake(self) -> None:
         self.woke += 1
+
+    def tell_waits(self, *, on: bool) -> None:
+        self.waits_told = on
 
     async def until(self, what: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -99,11 +103,11 @@ def test_the_policy_is_off_until_there_is_a_freezer_and_then_has_its_terms(tmp_p
         assert the.gate.is_open and the.counts.freezer_up is False
         the.sleep.begin()
         await the.until(lambda: the.counts.freezer_up)
-        assert the.gate.policy.state is State.AWAKE
+        assert the.gate.policy.state is State.AWAKE and the.waits_told
         the.gate.ready()
         await the.until(lambda: freezer.rung is FROZEN)  # after 50 ms, as the freezer's policy says
 
-    play(tmp_path, scene)
+    play(tmp_path, scene, policy=EAGER._replace(server_timing=True))
 
 
 @pytest.mark.fz("FZ-102")

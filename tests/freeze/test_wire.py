@@ -37,6 +37,7 @@ WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, categories
 POLICIES = st.builds(
     PodPolicy, st.sampled_from(Mode), SECONDS | st.none(), SECONDS | st.none(), SECONDS, st.sampled_from(Liveness),
     st.lists(WORDS, max_size=3).map(tuple), WORDS, SECONDS | st.none(),
+    st.booleans(),
 )  # fmt: skip
 SECRETS = st.text("abcXYZ019-_", min_size=1, max_size=128)
 VIEWS = st.builds(
