@@ -72,7 +72,7 @@ from queueproxy.freeze.wire import (
 
 __all__ = ["Session"]
 
-_RUNNING = Rung.RUNNING
+_RUNNING, (_CLOSED, _AWAY, _DIALLING, _GREETING, _READY) = Rung.RUNNING, Phase  # enums are slow in Python 3.11
 _MOST_OUT = 4  # exchanges on one connection: a renewal, a freeze, the thaw that takes it back, the end
 _MOST_STALE = 3  # generations to learn from a freezer in a row before it is taken for broken
 _AGAIN_AFTER = 1.0  # seconds to the next renewal after a refused one
@@ -93,7 +93,7 @@ class Session:
         self._patience = patience or Patience()
         self.outage = Outage(random, self._patience)
         self.errand = Errand()
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         self.up = False  # the policy was told that there is a freezer
         self.secret: str | None = None  # the session secret to send along (FZ-129)
         self._old: bool | None = None  # a daemon of old; None: not known yet
@@ -119,9 +119,9 @@ class Session:
         errand.put(now, rung, generation, reason)
         if self._may_speak():
             return self._say_wish(now)
-        if self.phase is Phase.AWAY and (rung is _RUNNING or self.up):
+        if self.phase is _AWAY and (rung is _RUNNING or self.up):
             return self._dial(now)  # whatever the backoff: the policy has a pace of its own
-        if self.phase is Phase.AWAY or self.phase is Phase.CLOSED:
+        if self.phase is _AWAY or self.phase is _CLOSED:
             errand.asked = False
             return (Told(generation, None, self.outage.why),)
         return QUIET
@@ -131,27 +131,27 @@ class Session:
         if self.errand.ending:
             return QUIET
         self.errand.end(now + self._patience.terminate)
-        if self.phase is Phase.AWAY:
+        if self.phase is _AWAY:
             return self._dial(now)
         return self._say_wish(now) if self._may_speak() and self.errand.rung is _RUNNING else QUIET
 
     def connected(self, now: float) -> Effects:
         """The dial succeeded."""
-        if self.phase is not Phase.DIALLING:
+        if self.phase is not _DIALLING:
             return QUIET
-        self.phase = Phase.GREETING
+        self.phase = _GREETING
         if self.errand.pending(now) and self._old is not None:
             return self._say_wish(now)
         return self._say(now, GET, -1)
 
     def lost(self, now: float, fault: Fault, why: str) -> Effects:
         """The dial failed, or the connection is gone and nothing more comes of it."""
-        if self.phase is Phase.CLOSED or self.phase is Phase.AWAY:
+        if self.phase is _CLOSED or self.phase is _AWAY:
             return QUIET
         # A freezer that closes a connection on which nothing is out has done nothing wrong.
-        failed = bool(self._out) or self.phase is not Phase.READY
+        failed = bool(self._out) or self.phase is not _READY
         self._out.clear()
-        self.phase = Phase.AWAY
+        self.phase = _AWAY
         if failed:
             return self._failed(now, fault, why)
         self.outage.rested(now)
@@ -194,7 +194,7 @@ class Session:
         if self._out and now >= self._out[0].late_at:
             effects += self._drop(now, Fault.TIMEOUT, "the freezer does not answer")
         elif now >= self._turn_at():
-            if self.phase is Phase.AWAY:
+            if self.phase is _AWAY:
                 effects += self._dial(now)
             else:
                 effects += self._drop(now, Fault.CONNECT, "the freezer cannot be reached: timed out")
@@ -207,13 +207,13 @@ class Session:
         return self.errand.asked_at + self._patience.total if self.errand.asked else inf
 
     def _renew_at(self) -> float:
-        return self.errand.renew_at if self.phase is Phase.READY and not self._out else inf
+        return self.errand.renew_at if self.phase is _READY and not self._out else inf
 
     def _turn_at(self) -> float:
         """When the dial is due, or has taken too long."""
-        if self.phase is Phase.AWAY:
+        if self.phase is _AWAY:
             return self.outage.dial_at
-        return self._dialled_at + self._patience.connect if self.phase is Phase.DIALLING else inf
+        return self._dialled_at + self._patience.connect if self.phase is _DIALLING else inf
 
     # === Answers. ===
 
@@ -334,7 +334,7 @@ class Session:
 
     def _may_speak(self) -> bool:
         """A wish may be sent behind whatever is out."""
-        return self.phase is Phase.READY or (self.phase is Phase.GREETING and self._old is False)
+        return self.phase is _READY or (self.phase is _GREETING and self._old is False)
 
     def _is_out(self) -> bool:
         return any(out.generation == self.errand.generation for out in self._out)
@@ -347,7 +347,7 @@ class Session:
 
     def _answering(self) -> None:
         """The freezer is well, whatever it says."""
-        self.phase = Phase.READY
+        self.phase = _READY
         self.outage.over()
 
     def _well(self, view: View | None) -> list[Effect]:
@@ -383,7 +383,7 @@ class Session:
 
     def _drop(self, now: float, fault: Fault, why: str, *, announce: bool = True) -> Effects:
         self._out.clear()
-        self.phase = Phase.AWAY
+        self.phase = _AWAY
         return (HANG_UP, *self._failed(now, fault, why, announce=announce))
 
     def _failed(self, now: float, fault: Fault, why: str, *, announce: bool = True) -> Effects:
@@ -396,5 +396,5 @@ class Session:
         return [Down(self.outage.why)]
 
     def _dial(self, now: float) -> Effects:
-        self.phase, self._dialled_at = Phase.DIALLING, now
+        self.phase, self._dialled_at = _DIALLING, now
         return (DIAL,)
