@@ -13,8 +13,8 @@ from queueproxy.metrics.histogram import THAWS, Histogram
 
 STATES: Final = ("running", "waking", "throttled", "frozen")
 REASONS: Final = frozenset((
-    "idle", "request", "first bytes", "accept", "knock", "terminating", "app restarted", "not ready", "thawed",
-    "enabled", "disabled", "shadow", "freeze failed", "configured", "found frozen", "found throttled",
+    "idle", "request", "first bytes", "accept", "knock", "deep check", "terminating", "app restarted", "not ready",
+    "thawed", "enabled", "disabled", "shadow", "freeze failed", "configured", "found frozen", "found throttled",
 ))  # fmt: skip
 
 

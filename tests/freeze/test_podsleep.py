@@ -172,6 +172,7 @@ def test_a_first_request_that_finds_no_app_is_told_with_the_next_sleep(
     play(tmp_path, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-043")
 def test_a_sleeping_app_is_woken_for_a_real_probe_and_sleeps_again_when_that_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,8 @@ from queueproxy.clock import monotonic
 from queueproxy.freeze.node.harm import Harm
 from queueproxy.freeze.node.losses import SETTLED, WINDOW
 
+pytestmark = pytest.mark.slow  # it starts some
+
 
 @contextmanager
 def processes(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
