@@ -30,6 +30,7 @@ def probed_ports(case: captured.Case) -> set[int]:
     return {int(one[kind]["port"]) for one in probes for kind in ("httpGet", "tcpSocket") if kind in one}
 
 
+@pytest.mark.fz("FZ-005")
 @pytest.mark.qp("QP-008", "QP-020", "QP-021", "QP-023", "QP-024", "QP-025", "QP-026", "QP-251", "QP-252", "QP-255")
 @pytest.mark.qp("QP-101", "QP-102", "QP-190", "QP-250", "QP-256", "QP-257", "QP-260", "QP-261", "QP-266")
 @pytest.mark.parametrize("name", captured.each_name())

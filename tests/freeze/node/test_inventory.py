@@ -65,7 +65,7 @@ CAPTURED = {
 }  # fmt: skip
 
 
-@pytest.mark.fz("FZ-073", "D-04", "L-08")
+@pytest.mark.fz("FZ-073", "D-04", "L-08", "FZ-005")
 @pytest.mark.parametrize("name", captured.each_name())
 def test_a_captured_pod_freezes_what_its_service_declared_and_nothing_else(name: str) -> None:
     pod = captured.case(name).pod
