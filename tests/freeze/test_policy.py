@@ -814,7 +814,7 @@ def test_a_knock_is_a_short_wake_not_a_new_grace() -> None:
     assert door.to(200.0).asks() == [30.0] + [second + 0.25 for second in range(100, 140, 2)]
 
 
-@pytest.mark.fz("FZ-098", "FZ-107")
+@pytest.mark.fz("FZ-098")
 def test_a_touch_may_ask_for_its_own_time_counted_from_the_confirmed_thaw() -> None:
     door = awake_door(freeze_after=1.0)
     door.to(10.0)
