@@ -145,7 +145,8 @@ class _Object:
             return default
         if not isinstance(value, str):
             raise self._wrong(key, "a string")
-        return value
+        # Half a surrogate pair, which JSON can spell and nothing can write, is U+FFFD to Go.
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self._fields.get(key.lower())

@@ -120,6 +120,8 @@ def endpoint(env: Environment, signal: str, protocol: str, configured: str) -> T
         env.wrong.append(f"failed to set up {signal} export: endpoint {quoted(url)}: {error}")
         return Target(protocol, url, True)
     if not parts.scheme or not host:
+        if any(quoted(url) in said for said in env.wrong):
+            return Target(protocol, url, True)  # said where the configuration was read
         env.wrong.append(f"failed to set up {signal} export: endpoint {quoted(url)} is not a URL")
         return Target(protocol, url, True)
     path = parts.path

@@ -227,3 +227,8 @@ def test_a_back_end_that_is_gone_costs_a_note_and_not_the_start(name: str, value
 )  # fmt: skip
 def test_an_unreadable_old_variable_stops_the_start(name: str) -> None:
     assert complaint(None, **{name: "x"}).startswith(f"envconfig.Process: assigning {name} to ")
+
+
+def test_half_a_surrogate_pair_is_what_go_makes_of_it() -> None:
+    seen = understood({"enableRequestLog": True, "requestLogTemplate": "\ud800{{.TraceID}}\U0001f600\udcff"})
+    assert seen.request_log.template == "\ufffd{{.TraceID}}\U0001f600\ufffd"

@@ -11,6 +11,7 @@ from typing import Final
 
 from queueproxy.metrics.families import OURS, Attributes, Family, Kind, Sources, ours
 from queueproxy.metrics.histogram import Histogram
+from queueproxy.metrics.resource import writable
 
 _MILLISECONDS: Final = (
     5, 10, 20, 40, 60, 80, 100, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 900, 1000, 2000, 5000, 10000,
@@ -45,10 +46,11 @@ def families(sources: Sources, names: dict[str, str]) -> Iterator[Family]:
 
 def labels(namespace: str, service: str, configuration: str, revision: str, pod: str) -> dict[str, str]:
     """Who we are, in that time's words."""
-    return {
+    named = {
         "namespace_name": namespace, "service_name": service, "configuration_name": configuration,
         "revision_name": revision, "pod_name": pod, "container_name": "queue-proxy",
     }  # fmt: skip
+    return {key: writable(value) for key, value in named.items()}
 
 
 def _response(status: int) -> dict[str, str]:

@@ -40,7 +40,13 @@ def resource(
         "telemetry.sdk.name": "opentelemetry" if sdk else "queueproxy",
         "telemetry.sdk.version": sdk or version,
     }
-    return _listed(extra) | {key: value for key, value in named.items() if value}
+    made = _listed(extra) | {key: value for key, value in named.items() if value}
+    return {writable(key): writable(value) for key, value in made.items()}
+
+
+def writable(text: str) -> str:
+    """An environment may hold bytes that are no text. Every writer refuses those; a page must not fail for a name."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _listed(text: str) -> dict[str, str]:

@@ -31,3 +31,11 @@ def test_otel_resource_attributes_are_added_and_do_not_replace_ours() -> None:
     found = resource(NAMES, service_name="svc", instance="pod", version="1", extra=extra)
     assert (found["deployment.environment"], found["x"], found["service.name"]) == ("a,b", "y", "svc")
     assert "broken" not in found and "" not in found
+
+
+@pytest.mark.qp("QP-234")
+def test_bytes_that_are_no_text_do_not_keep_anybody_from_writing() -> None:
+    names = NAMES._replace(service="caf\udce9", revision="r\u00e9v")
+    found = resource(names, service_name="caf\udce9", instance="pod", version="1", extra="a\udcff=b\udcff")
+    assert (found["service.name"], found["kn.revision.name"], found["a\ufffd"]) == ("caf\ufffd", "r\u00e9v", "b\ufffd")
+    assert "".join((*found, *found.values())).encode()
