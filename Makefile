@@ -47,7 +47,7 @@ lint: $(VENV)/.test ## style, types, who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/.run ## figures of this machine
+bench: $(VENV)/.test ## figures of this machine
 	@$(BIN)/queueproxy bench
 
 SECONDS ?= 60

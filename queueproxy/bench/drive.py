@@ -30,12 +30,23 @@ class Scenario:
     send: int = 0  # bytes of request body, or of one message
     carried: int = 0  # bytes of body through the proxy per request, both ways; 0 when that is not the point
     websocket: bool = False  # a request is one message and its echo
+    headers: tuple[str, ...] = ()  # beside Host
 
+
+# What an ingress puts around a browser's request, without a traceparent: that decides about sampling.
+INGRESS = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) bench",
+    "Accept: */*",
+    "X-Forwarded-For: 10.0.0.9",
+    "X-Forwarded-Proto: http",
+    "X-Request-Id: 0c9d7e2c-9f6c-4f9e-8a63-2f0cf2a1b9b1",
+)
 
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("small", "/"),
+        Scenario("ingress", "/shop/basket?item=17&amount=2", headers=INGRESS),
         Scenario("64k", "/bytes/65536", carried=65536),
         Scenario("1m", "/bytes/1048576", carried=1 << 20),
         Scenario("up64k", "/sink", send=65536, carried=65536),
@@ -82,13 +93,16 @@ class Driver:
     def _wrk(self, port: int, scenario: Scenario, connections: int, seconds: float, script: str | None) -> Report:
         assert self.program is not None
         url = f"http://127.0.0.1:{port}{scenario.path}"
-        argv = wrk.command(self.program, url, connections=connections, seconds=seconds, script=script)
+        argv = wrk.command(
+            self.program, url, connections=connections, seconds=seconds, script=script, headers=scenario.headers
+        )
         return wrk.read(_output(argv, seconds))
 
     def _own(self, port: int, scenario: Scenario, connections: int, seconds: float) -> Report:
         argv = [sys.executable, "-m", "queueproxy.bench.load", f"--port={port}", f"--path={scenario.path}"]
         argv += [f"--body={scenario.send}", f"--connections={connections}", f"--seconds={seconds}"]
         argv += ["--websocket"] if scenario.websocket else []
+        argv += [f"--header={header}" for header in scenario.headers]
         report = json.loads(_output(argv, seconds))
         histogram = Histogram()
         histogram.add(report["histogram"])

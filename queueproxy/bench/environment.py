@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import json
 
+from queueproxy.observability import DEFAULT_REQUEST_LOG_TEMPLATE
+
 __all__ = ["METRICS_PORT", "environment"]
 
 METRICS_PORT = 9091  # QP-045: request metrics, when their protocol is prometheus
 
-_LOG_TEMPLATE = (
-    '{"httpRequest": {"requestMethod": "{{.Request.Method}}", "requestUrl": "{{js .Request.RequestURI}}", '
-    '"status": {{.Response.Code}}, "latency": "{{.Response.Latency}}s"}, "traceId": "{{.TraceID}}"}'
-)
 
-
-def environment(port: int, user_port: int, *, concurrency: int = 100, metrics: bool = True) -> dict[str, str]:
-    """What a pod's queue-proxy container gets. `concurrency` 0 is no limit."""
+def environment(
+    port: int,
+    user_port: int,
+    *,
+    concurrency: int = 100,
+    metrics: bool = True,
+    log: bool = False,
+    traces: float = 0.0,
+    collector: str = "",
+) -> dict[str, str]:
+    """What a pod's queue-proxy container gets. concurrency: 0 is no limit. traces: the share that is sent there."""
     protocol = "prometheus" if metrics else "none"
+    tracing = {"protocol": "http/protobuf", "endpoint": collector, "samplingRate": traces}
     observability = {
-        "tracing": {"protocol": "none"},
+        "tracing": tracing if traces else {"protocol": "none"},
         "metrics": {"protocol": protocol},
         "runtime": {"profiling": "disabled", "exportInterval": 15_000_000_000},
         "requestMetrics": {"protocol": protocol},
-        "requestLogTemplate": _LOG_TEMPLATE,
+        "enableRequestLog": log,
+        "requestLogTemplate": DEFAULT_REQUEST_LOG_TEMPLATE,
     }
     probe = {"tcpSocket": {"port": user_port, "host": "127.0.0.1"}, "successThreshold": 1}
     return {

@@ -14,6 +14,7 @@ from typing import Any
 from queueproxy.bench import table
 from queueproxy.bench.drive import SCENARIOS, Driver, LoadError
 from queueproxy.bench.environment import METRICS_PORT, environment
+from queueproxy.bench.features import CONNECTIONS, measure_features
 from queueproxy.bench.figures import BODIES, Measure, Ruling, judge, measures, ratio, spread
 from queueproxy.bench.instructions import available
 from queueproxy.bench.namespace import enter_private_network
@@ -34,6 +35,7 @@ examples:
   queueproxy bench --peer ./queue --peer-name go three rounds beside Knative's own binary
   queueproxy bench --json result.json --budget   for machines; exit 1 when over a budget
   queueproxy bench --subjects wake --wakes 500   only the wake latency of local mode
+  queueproxy bench --subjects features           only what metrics, request log and traces add to a request
   queueproxy bench --scenarios bodies            large bodies both ways, and WebSocket echo
 
 As root everything runs in a network namespace of its own; otherwise on the host's ports 8012, 8080, 8022 and 9090,
@@ -91,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    subjects = ("ours", "bare", "peer", "wake")
+    subjects = ("ours", "bare", "peer", "features", "wake")
     add(
         "--subjects",
         type=_names(subjects),
@@ -175,6 +177,12 @@ def _measure(flags: argparse.Namespace) -> tuple[dict[str, list[dict[Measure, fl
         with origin(USER_PORT):
             rounds.run()
         figures = rounds.figures
+    if "features" in flags.subjects:
+        with origin(USER_PORT):
+            rows = measure_features(driver, PORT, USER_PORT, flags.duration, flags.rounds, _say)
+        mine = figures.setdefault("ours", [{} for _ in rows])
+        for each, more in zip(mine, rows, strict=True):
+            each.update(more)
     if "wake" in flags.subjects:
         sleeper = Sleeper(PORT, USER_PORT, METRICS_PORT, flags.driver)
         wake = measure_wakes(sleeper, flags.wakes, _say)
@@ -229,10 +237,14 @@ def _as_json(
 def _footnote(flags: argparse.Namespace, generator: str, figures: Mapping[str, object]) -> str:
     """How the figures above came about."""
     parts = []
-    if set(flags.subjects) & figures.keys():
+    if set(flags.subjects) & (figures.keys() | {"features"}):
         parts.append(
             f"median [lowest..highest] of {flags.rounds} round(s), {flags.duration:g} s each, load by {generator}"
             + (", WebSocket by our own" if any(name.startswith("ws") for name in flags.scenarios) else "")
+        )
+    if "features" in flags.subjects:
+        parts.append(
+            f"metrics, request log, traces: added to a request as an ingress sends it, {CONNECTIONS} connections"
         )
     if "wake" in flags.subjects:
         parts.append(f"wake: {flags.wakes} wakes in local mode, driver {flags.driver}")

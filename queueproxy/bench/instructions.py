@@ -12,11 +12,15 @@ from types import TracebackType
 __all__ = ["Counter", "available", "counted"]
 
 
-def counted(report: str) -> int | None:
+EVENTS = ("instructions", "instructions:u")
+
+
+def counted(report: str, event: str = EVENTS[0]) -> int | None:
     """The count in `perf stat -x,` output, or None where the machine has no such counter (many virtual ones)."""
     for line in report.splitlines():
         fields = line.split(",")
-        if len(fields) > 2 and fields[2].startswith("instructions"):
+        # Where the kernel may not be watched, perf adds `:u` to the first as well.
+        if len(fields) > 2 and (fields[2] == event or (event == EVENTS[0] and fields[2].startswith(event))):
             return int(fields[0]) if fields[0].isdigit() else None
     return None
 
@@ -34,11 +38,15 @@ def available() -> bool:
 
 
 class Counter:
-    """Counts a process's instructions, all threads, user and kernel, between enter and exit. 0 when it could not."""
+    """Counts a process's instructions, all threads, between enter and exit. 0 when it could not.
+
+    instructions: user and kernel. user: without the kernel's, which depend on how many events come at once.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.instructions = 0
+        self.user = 0
 
     def __repr__(self) -> str:
         return f"<Counter pid={self.pid} instructions={self.instructions}>"
@@ -48,7 +56,7 @@ class Counter:
         control, self._control = os.pipe()
         self._answer, answer = os.pipe()
         self._report = tempfile.NamedTemporaryFile("r")
-        argv = ["perf", "stat", "-x,", "-e", "instructions", "-D", "-1", f"--control=fd:{control},{answer}"]
+        argv = ["perf", "stat", "-x,", "-e", ",".join(EVENTS), "-D", "-1", f"--control=fd:{control},{answer}"]
         argv += ["-o", self._report.name, "-p", str(self.pid)]
         try:
             self._perf = subprocess.Popen(
@@ -66,7 +74,9 @@ class Counter:
         self._tell(b"disable\n")
         self._perf.send_signal(signal.SIGINT)
         self._perf.wait()
-        self.instructions = counted(self._report.read()) or 0
+        report = self._report.read()
+        self.instructions = counted(report) or 0
+        self.user = counted(report, EVENTS[1]) or 0
         self._report.close()
         os.close(self._control)
         os.close(self._answer)

@@ -29,11 +29,11 @@ GRACE_S = 5.0  # what an answer may take after the end of the run before it coun
 MAX_ERRORS = 1000  # a target that refuses everything must not be dialled for the whole run
 
 
-def request_bytes(path: str, host: str, body: int = 0) -> bytes:
-    """A request like wrk's: a Host header, and a body when one is asked for."""
-    if not body:
-        return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {body}\r\n\r\n".encode() + b"x" * body
+def request_bytes(path: str, host: str, body: int = 0, headers: Sequence[str] = ()) -> bytes:
+    """A request like wrk's: a Host header, others and a body when they are asked for."""
+    lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", f"Host: {host}", *headers]
+    lines += [f"Content-Length: {body}"] if body else []
+    return "\r\n".join([*lines, "", ""]).encode() + b"x" * body
 
 
 class Asker(asyncio.Protocol):
@@ -166,11 +166,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--path", default="/")
     parser.add_argument("--body", type=int, default=0, help="bytes to POST with every request (default: GET)")
     parser.add_argument("--websocket", action="store_true", help="upgrade, then say --body bytes per message")
+    parser.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help="as often as you like")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3.0)
     flags = parser.parse_args(argv)
     host = f"{flags.host}:{flags.port}"
-    request = request_bytes(flags.path, host, flags.body)
+    request = request_bytes(flags.path, host, flags.body, flags.header)
     made = talkers(flags.path, host, flags.body) if flags.websocket else Asker
     load = Load(flags.host, flags.port, request, flags.connections, flags.seconds, made)
     print(json.dumps(load.report(run(load.run()))))

@@ -30,6 +30,7 @@ class Plan:
     settle_requests: int  # RSS is read after at least this many (design section 7: 100k)
     idle_s: float  # 0: idle CPU is not measured
     instructions: bool
+    warm_up_s: float = WARM_UP_S
 
 
 @contextmanager
@@ -98,7 +99,7 @@ class Rounds:
         for scenario in plan.scenarios:
             for connections in plan.connections:
                 self.say(f"{self._prefix}: {scenario.name}, {connections} connection(s), {plan.seconds:g} s")
-                served += self._load(subject, scenario, connections, min(WARM_UP_S, plan.seconds)).requests
+                served += self._load(subject, scenario, connections, self._warm_up_s()).requests
                 served += self._stretch(subject, scenario, connections, figures)
         while served < plan.settle_requests:
             self.say(f"{self._prefix}: {served} of {plan.settle_requests} requests before memory is read")
@@ -111,6 +112,11 @@ class Rounds:
             used = subject.exact_cpu_s() - before
             figures[Measure("idle_cpu_percent")] = 100 * used / (time.monotonic() - began)
         return figures
+
+    def _warm_up_s(self) -> float:
+        """The usual one need not be longer than what follows; a longer one is asked for on purpose."""
+        longest = self.plan.warm_up_s
+        return longest if longest > WARM_UP_S else min(longest, self.plan.seconds)
 
     def _load(self, subject: Subject, scenario: Scenario, connections: int, seconds: float) -> Report:
         report = self.driver.run(subject.port, scenario, connections, seconds)
@@ -140,6 +146,8 @@ class Rounds:
             return report.requests
         # A stretch of its own: being counted costs the process a little.
         with Counter(subject.process.pid) as counter:
-            counted = self._load(subject, scenario, connections, min(WARM_UP_S, self.plan.seconds)).requests
+            counted = self._load(subject, scenario, connections, self._warm_up_s()).requests
         put("instructions", counter.instructions / counted)
+        if counter.user:
+            put("user_instructions", counter.user / counted)
         return report.requests + counted

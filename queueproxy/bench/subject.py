@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from typing import IO
@@ -71,9 +72,15 @@ def wait_for_answer(
 
 
 class Subject:
-    """A proxy that takes Knative's environment. One life per round: `start`, load, `stop`."""
+    """A proxy that takes Knative's environment. One life per round: `start`, load, `stop`.
 
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], port: int) -> None:
+    drained: its stdout is a pipe, as a container's is, and read all the time; otherwise it goes where stderr goes.
+    drained_bytes: of this life and those before.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], environment: Mapping[str, str], port: int, *, drained: bool = False
+    ) -> None:
         self.name = name
         self.command = command
         self.port = port
@@ -83,6 +90,9 @@ class Subject:
         self.listening_s = 0.0
         self.answering_s = 0.0
         self._said: IO[bytes] | None = None
+        self._drained = drained
+        self.drained_bytes = 0
+        self._drain: threading.Thread | None = None
 
     def __repr__(self) -> str:
         return f"<Subject {self.name} pid={self.process.pid if self.process else None}>"
@@ -95,8 +105,15 @@ class Subject:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         begun = time.monotonic()
         self.process = subprocess.Popen(
-            self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said
+            self.command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if self._drained else self._said,
+            stderr=self._said,
         )
+        if self.process.stdout is not None:
+            self._drain = threading.Thread(target=self._read_away, args=(self.process.stdout,), daemon=True)
+            self._drain.start()
         until = begun + START_S
         listening = wait_for_port(self.port, until, self.process)
         self.listening_s = time.monotonic() - begun
@@ -120,10 +137,18 @@ class Subject:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
+            if self._drain is not None:
+                self._drain.join()
+                self._drain = None
             self.process = None
         if self._said is not None:
             self._said.close()
             self._said = None
+
+    def _read_away(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while data := os.read(pipe.fileno(), 1 << 16):
+                self.drained_bytes += len(data)
 
     def _read(self, name: str) -> str:
         assert self.process is not None

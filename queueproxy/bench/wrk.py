@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = ["Report", "UnreadableError", "command", "post_script", "read"]
@@ -26,10 +27,21 @@ class Report(NamedTuple):
     p99_us: float
 
 
-def command(program: str, url: str, *, connections: int, seconds: float, script: str | None = None) -> list[str]:
+def command(
+    program: str,
+    url: str,
+    *,
+    connections: int,
+    seconds: float,
+    script: str | None = None,
+    headers: Sequence[str] = (),
+) -> list[str]:
     """One thread: the load shares two cores with the origin and the proxy. wrk takes whole seconds only."""
     argv = [program, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
-    return argv + (["-s", script] if script is not None else []) + [url]
+    argv += ["-s", script] if script is not None else []
+    for header in headers:
+        argv += ["-H", header]
+    return [*argv, url]
 
 
 def post_script(size: int) -> str:

@@ -173,21 +173,29 @@ class Pod:
 def behaves(case: captured.Case, wanted: Wanted, folder: Path) -> Pod:
     with ExitStack() as stack:
         pod = Pod(case, wanted, folder, stack)
-        opens_its_ports_and_no_others(pod)
-        assert pod.probe().status == 200
-        headers = pod.serve()
-        continues_the_trace(headers, pod)
-        if wanted.metrics == "prometheus":
-            tells_prometheus(pod)
-        if wanted.profiling:
-            assert pod.sidecar.get("/debug/pprof/cmdline", port=PROFILING).status == 200
-        if wanted.metrics in PORTS:
-            tells_the_collector_figures(pod)
-        if wanted.tracing in PORTS:
-            tells_the_collector_spans(pod)
-        writes_request_lines(pod)
-        logs_as_configured(pod)
+        try:
+            does_what_is_wanted(pod, wanted)
+        except BaseException as error:
+            error.add_note(f"{pod.sidecar.lines}\n{pod.sidecar.output}")
+            raise
     return pod
+
+
+def does_what_is_wanted(pod: Pod, wanted: Wanted) -> None:
+    opens_its_ports_and_no_others(pod)
+    assert pod.probe().status == 200
+    headers = pod.serve()
+    continues_the_trace(headers, pod)
+    if wanted.metrics == "prometheus":
+        tells_prometheus(pod)
+    if wanted.profiling:
+        assert pod.sidecar.get("/debug/pprof/cmdline", port=PROFILING).status == 200
+    if wanted.metrics in PORTS:
+        tells_the_collector_figures(pod)
+    if wanted.tracing in PORTS:
+        tells_the_collector_spans(pod)
+    writes_request_lines(pod)
+    logs_as_configured(pod)
 
 
 def opens_its_ports_and_no_others(pod: Pod) -> None:

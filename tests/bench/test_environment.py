@@ -41,3 +41,15 @@ def test_limiter_and_metrics_are_on_unless_told_otherwise(metrics: bool, protoco
     assert observability["requestMetrics"]["protocol"] == protocol
     assert made["CONTAINER_CONCURRENCY"] == "100"
     assert environment(8012, 8080, concurrency=0)["CONTAINER_CONCURRENCY"] == "0"
+
+
+def test_request_log_and_traces_are_off_unless_told_otherwise() -> None:
+    def observability(**wanted: Any) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(environment(8012, 8080, **wanted)["OBSERVABILITY_CONFIG"])
+        return found
+
+    usual = observability()
+    assert (usual["enableRequestLog"], usual["tracing"]) == (False, {"protocol": "none"})
+    assert observability(log=True) == usual | {"enableRequestLog": True}
+    traced = {"protocol": "http/protobuf", "endpoint": "http://c:1", "samplingRate": 0.01}
+    assert observability(traces=0.01, collector="http://c:1") == usual | {"tracing": traced}

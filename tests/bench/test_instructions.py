@@ -23,6 +23,14 @@ def test_the_count_is_read_from_its_line(report: str, expected: int | None) -> N
     assert counted(report) == expected
 
 
+def test_what_is_the_codes_own_is_told_from_the_kernels() -> None:
+    both = "1164629,,instructions,1586809,100.00,,\n288063,,instructions:u,1586809,100.00,,\n"
+    assert (counted(both), counted(both, "instructions:u")) == (1164629, 288063)
+    only = "288063,,instructions:u,1586809,100.00,,\n288063,,instructions:u,1586809,100.00,,\n"
+    assert (counted(only), counted(only, "instructions:u")) == (288063, 288063)
+    assert counted("288063,,instructions,1,1,,\n", "instructions:u") is None
+
+
 def test_without_perf_there_is_nothing_to_count_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert available() is False
@@ -36,6 +44,7 @@ def test_more_work_is_more_instructions() -> None:
     def instructions(rounds: int) -> int:
         with Counter(os.getpid()) as counter:
             sum(range(rounds))
+        assert 0 < counter.user <= counter.instructions
         return counter.instructions
 
     little, much = instructions(10_000), instructions(1_000_000)

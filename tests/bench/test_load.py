@@ -118,3 +118,9 @@ def test_an_answer_that_never_comes_is_an_error_after_a_grace(monkeypatch: pytes
 )
 def test_a_request_has_a_host_and_its_body(body: int, expected: bytes) -> None:
     assert request_bytes("/x", "h:1", body) == expected
+
+
+def test_a_request_has_the_headers_it_is_given() -> None:
+    assert request_bytes("/", "h", headers=("A: 1",)) == b"GET / HTTP/1.1\r\nHost: h\r\nA: 1\r\n\r\n"
+    posted = b"POST / HTTP/1.1\r\nHost: h\r\nA: 1\r\nContent-Length: 2\r\n\r\nxx"
+    assert request_bytes("/", "h", 2, ("A: 1",)) == posted

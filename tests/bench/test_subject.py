@@ -99,3 +99,25 @@ def test_a_python_file_is_started_with_this_interpreter() -> None:
 def test_waiting_for_a_port_ends_at_the_deadline() -> None:
     assert wait_for_port(free_port(), time.monotonic() + 0.05) is False
     assert wait_for_answer(free_port(), time.monotonic() + 0.05) is False
+
+
+@pytest.mark.slow
+def test_a_drained_subject_writes_into_a_pipe_that_is_always_read() -> None:
+    port = free_port()
+    # A megabyte is more than any pipe holds: unread, it would never come to serve.
+    program = (
+        "import http.server as h, sys\n"
+        "sys.stdout.write('x' * 1_000_000)\n"
+        "sys.stdout.flush()\n"
+        "class H(h.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200)\n"
+        "        self.send_header('Content-Length', '0')\n"
+        "        self.end_headers()\n"
+        f"h.HTTPServer(('127.0.0.1', {port}), H).serve_forever()\n"
+    )
+    subject = Subject("talkative", [sys.executable, "-c", program], {}, port, drained=True)
+    for life in (1, 2):
+        subject.start()
+        subject.stop()
+        assert subject.drained_bytes == life * 1_000_000

@@ -72,6 +72,11 @@ def test_the_command_line_has_one_thread_and_whole_seconds() -> None:
     assert "-d1s" in command("wrk", "http://h/", connections=1, seconds=0.2)
 
 
+def test_headers_come_before_the_url_each_with_its_flag() -> None:
+    argv = command("wrk", "http://h/", connections=1, seconds=1, headers=("A: 1", "B: 2"))
+    assert argv[-5:] == ["-H", "A: 1", "-H", "B: 2", "http://h/"]
+
+
 def test_a_script_comes_before_the_url() -> None:
     assert command("wrk", "http://h/", connections=1, seconds=1, script="p.lua")[-3:] == ["-s", "p.lua", "http://h/"]
     assert 'string.rep("x", 1024)' in post_script(1024)
