@@ -133,10 +133,13 @@ def _members(package: Path, wanted: Callable[[str], bool], took: Callable[[str, 
     """Read a package's files one after the other, without unpacking the 400 MB that a kernel's are."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpacking:
         assert unpacking.stdout is not None
-        with tarfile.open(fileobj=unpacking.stdout, mode="r|") as tar:
-            for member in tar:
-                if member.isfile() and wanted(member.name) and (content := tar.extractfile(member)):
-                    took(member.name, content.read())
+        try:
+            with tarfile.open(fileobj=unpacking.stdout, mode="r|") as tar:
+                for member in tar:
+                    if member.isfile() and wanted(member.name) and (content := tar.extractfile(member)):
+                        took(member.name, content.read())
+        except tarfile.TarError as error:
+            raise Unavailable(f"{package.name} cannot be unpacked: {error}") from None
     if unpacking.returncode != 0:
         raise Unavailable(f"{package.name} cannot be unpacked")
 

@@ -39,6 +39,7 @@ def test_an_archive_holds_what_was_put_in() -> None:
     assert len(archive) % 4 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="needs the command cpio")
 def test_cpio_unpacks_it(tmp_path: Path) -> None:
     archive = newc([("a", DIRECTORY, b""), ("a/b", PROGRAM, b"content")])
@@ -84,6 +85,7 @@ def test_what_a_module_needs_is_loaded_before_it() -> None:
     assert order == ["9pnet", "virtio_ring", "9pnet_virtio", "netfs", "9p"]
 
 
+@pytest.mark.slow
 def test_the_first_program_is_a_script_the_shell_understands() -> None:
     assert INIT.read_text().startswith("#!/bin/busybox sh\n")
     subprocess.run(["sh", "-n", INIT], check=True, timeout=20)

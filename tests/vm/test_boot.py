@@ -14,7 +14,7 @@ NO_MACHINE = 2
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1500)
 def test_the_driver_keeps_its_contract_where_v2_has_the_cpu_controller(capsys: pytest.CaptureFixture[str]) -> None:
     if what := missing():
         pytest.skip(f"NOT PROVEN HERE: a machine with cgroup v2 alone needs {what}")
