@@ -7,12 +7,17 @@ one timer. What happens when the kernel will not say: the app stays awake, becau
 
 The same look is taken before sleep (FZ-028): nobody may be waiting, no visitor of the last knock may still be talking
 (a slow probe handler), and the process that listens must be the one that became ready (FZ-012).
+
+Visitors are counted by a walk over all connections, which is dear, or by an account, which is not. Nobody was there at
+one count of arrivals (`_nobody_at`); all who came since waited when the app was woken; as many have ended since then,
+and no other has come: then nobody is there. Whatever does not add up is walked.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from math import inf
 from typing import Final, Protocol
 
@@ -20,6 +25,7 @@ from queueproxy.clock import monotonic
 from queueproxy.freeze.budget import LONG, WakeBudget
 from queueproxy.freeze.rhythm import FINE, Rhythm
 from queueproxy.freeze.vocabulary import Look
+from queueproxy.net.farewell import Farewells, arrivals
 from queueproxy.net.sockdiag import Listener, SockDiagError, SocketWatch
 
 __all__ = ["Knock", "Sleeper"]
@@ -40,8 +46,8 @@ class Knock:
     """ports_of_ours: what the proxy listens on itself; every other listener in the namespace may be the app's."""
 
     __slots__ = (
-        "_budget", "_inodes", "_knocked_at", "_loop", "_ours", "_port", "_quiet", "_rhythm", "_sleeper", "_suspects",
-        "_timer", "_watch", "knocks",
+        "_account", "_budget", "_farewells", "_inodes", "_knocked_at", "_loop", "_nobody_at", "_ours", "_over", "_port",
+        "_quiet", "_rhythm", "_sleeper", "_suspects", "_timer", "_watch", "knocks",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +65,10 @@ class Knock:
         self._suspects: frozenset[int] = frozenset()  # other ports at which somebody waited in the last look
         self._quiet: dict[int, Listener] | None = None  # a look in which nothing was of interest
         self._knocked_at = -inf
+        self._nobody_at: int | None = None  # arrivals ever, when nobody from outside was connected
+        self._account: tuple[int, int] | None = None  # arrivals ever, and those that waited, when the app was woken
+        self._farewells = Farewells()
+        self._over: asyncio.TimerHandle | None = None
         self.knocks = 0
 
     def __repr__(self) -> str:
@@ -78,6 +88,7 @@ class Knock:
 
     def close(self) -> None:
         self.stop()
+        self._close_account()
         self._watch.close()
 
     # -- asleep
@@ -105,6 +116,7 @@ class Knock:
         self.knocks += 1
         self._knocked_at = now
         self._suspects = frozenset()
+        self._open_account()
         hold = self._budget.spent(now)
         self._sleeper.touched("knock: wake budget spent" if hold == LONG else "knock", hold)
 
@@ -140,10 +152,45 @@ class Knock:
         for port in ports:
             if listeners[port].waiting:
                 return f"{listeners[port].waiting} connections wait at port {port}"
-        if monotonic() - self._knocked_at < VISIT:
+        if monotonic() - self._knocked_at >= VISIT:
+            self._nobody_at = None
+        elif not self._is_balanced(ports):
+            self._nobody_at, arrived = None, arrivals()
             for port, count in self._watch.visitors(ports).items():
                 return f"{count} visitors talk to port {port}"
+            self._nobody_at = arrived
         return None
+
+    # -- the account of visitors
+
+    def _open_account(self) -> None:
+        """At a knock, while the app cannot accept anybody. Who comes between the two questions does not add up."""
+        self._close_account()
+        arrived = arrivals() if self._nobody_at is not None and self._farewells.listen() else None
+        if self._nobody_at is None or arrived is None:
+            return
+        with suppress(SockDiagError):
+            listeners = self._watch.listeners()
+            waiting = sum(one.waiting for port, one in listeners.items() if port not in self._ours)
+            if arrived - self._nobody_at == waiting:
+                self._account = arrived, waiting
+        self._over = self._loop.call_later(VISIT, self._close_account)  # a busy app's farewells are nobody's
+
+    def _is_balanced(self, ports: Collection[int]) -> bool:
+        """Whether all who waited at the last knock have left, and nobody else has come."""
+        account, left = self._account, self._farewells.count(ports) if self._account is not None else None
+        self._close_account()
+        if account is None or account != (arrivals(), left):
+            return False
+        self._nobody_at = account[0]
+        return True
+
+    def _close_account(self) -> None:
+        self._account = None
+        self._farewells.close()
+        if self._over is not None:
+            self._over.cancel()
+            self._over = None
 
     def _is_another(self, listeners: dict[int, Listener]) -> bool:
         """The app's port belongs to other sockets than before, or to none. Workers that come and go share one."""

@@ -1,8 +1,11 @@
 """The knock against real listening sockets; time passes by calling its timer."""
 
 import asyncio
+import os
+import select
 import socket
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -15,6 +18,8 @@ from queueproxy.freeze.rhythm import COARSE
 from queueproxy.freeze.vocabulary import Look
 from queueproxy.net.sockdiag import Listener, SockDiagError
 from tests.support.cgroupfs import PATIENCE, until
+from tests.support.netns import NetworkNamespace
+from tests.support.veth import INSIDE, pod_network
 
 LOOK = Look(1, True, None)
 
@@ -193,6 +198,157 @@ def test_sleep_waits_for_a_visitor_of_the_last_knock_but_not_for_ever(
     assert scene.look() == f"2 visitors talk to port {scene.port}"
     now += module.VISIT
     assert scene.look() is None
+
+
+class Pod:
+    """An app in a network of its own, its knock, and visitors from the node; sleep and wake are the test's."""
+
+    def __init__(self, network: NetworkNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.network = network
+        self.walks = 0
+        self.timers, self.gate = Timers(), Gate()
+        with network.inside():
+            self.app = socket.create_server(("0.0.0.0", 0))
+            self.port = port_of(self.app)
+            loop: Any = self.timers
+            self.knock = Knock(loop, self.gate, self.port, ())
+            self.knock._watch.listeners()  # its socket belongs here
+        visitors = module.SocketWatch.visitors
+
+        def walked(watch: module.SocketWatch, ports: Collection[int]) -> dict[int, int]:
+            self.walks += 1
+            return visitors(watch, ports)
+
+        monkeypatch.setattr(module.SocketWatch, "visitors", walked)
+
+    def visit(self) -> socket.socket:
+        """Somebody connects while the app sleeps."""
+        visitor = socket.create_connection((INSIDE, self.port), PATIENCE)
+        until(lambda: self.knock._watch.listeners()[self.port].waiting, "the visitor to wait")
+        return visitor
+
+    def peek(self) -> None:
+        """The app sleeps, until it is woken."""
+        with self.network.inside():
+            self.knock.start()
+            self.timers.fire()
+            assert self.gate.told.pop() == ("touched", "knock", SHORT)
+            self.knock.stop()
+
+    def look(self) -> str | None:
+        found: list[str | None] = []
+        with self.network.inside():
+            self.knock.look(LOOK, lambda number, obstacle: found.append(obstacle))
+        return found[0]
+
+    def served(self) -> None:
+        """A visitor comes, is answered, and goes, as a probe does."""
+        with closing(self.visit()):
+            self.peek()
+            self.app.accept()[0].close()
+
+    def ends(self, count: int) -> None:
+        """The kernel tells of ends a moment later."""
+        heard = self.knock._farewells
+        until(lambda: select.select([heard._socket], [], [], 0)[0], "farewells")
+        threading.Event().wait(0.1 * count)
+
+    def close(self) -> None:
+        self.knock.close()
+        self.app.close()
+
+
+@pytest.fixture
+def pod(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
+    with pod_network() as network, closing(Pod(network, monkeypatch)) as pod:
+        yield pod
+
+
+in_a_network = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="NOT PROVEN HERE: needs root for a network namespace"),
+]
+
+
+def marked(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in in_a_network:
+        test = mark(test)
+    return test
+
+
+@marked
+@pytest.mark.fz("FZ-028", "FZ-098")
+def test_probes_that_come_and_go_are_accounted_for_without_a_walk(pod: Pod) -> None:
+    pod.served()
+    assert pod.look() is None and pod.walks == 1, "nothing was known before"
+    for _ in range(3):
+        pod.served()
+        pod.ends(1)
+        assert pod.look() is None and pod.walks == 1
+    with closing(pod.visit()), closing(pod.visit()):
+        pod.peek()
+        pod.app.accept()[0].close()
+        pod.app.accept()[0].close()
+    pod.ends(2)
+    assert pod.look() is None and pod.walks == 1, "two at once"
+
+
+@marked
+@pytest.mark.fz("FZ-028", "FZ-098")
+def test_a_slow_one_among_them_is_waited_for(pod: Pod) -> None:
+    pod.served()
+    assert pod.look() is None
+    with closing(pod.visit()), closing(pod.visit()):
+        pod.peek()
+        pod.app.accept()[0].close()
+        slow = pod.app.accept()[0]
+        for _ in range(3):
+            assert pod.look() == f"1 visitors talk to port {pod.port}"
+        slow.close()
+    until(lambda: pod.look() is None, "the slow one to be gone")
+
+
+@marked
+@pytest.mark.fz("FZ-028", "FZ-098")
+@pytest.mark.parametrize("when", ["before", "awake"], ids=["as the app fell asleep", "while it was awake"])
+def test_who_came_uncounted_is_looked_for(pod: Pod, when: str) -> None:
+    """As many left as had waited, but it was not they."""
+    pod.served()
+    assert pod.look() is None
+    walks = pod.walks
+    stays = None
+    if when == "before":
+        stays = socket.create_connection((INSIDE, pod.port), PATIENCE), pod.app.accept()[0]
+    with closing(pod.visit()):
+        pod.peek()
+        accepted = pod.app.accept()[0]
+        if stays is None:
+            stays = socket.create_connection((INSIDE, pod.port), PATIENCE), pod.app.accept()[0]
+        if when == "awake":
+            accepted.close()
+        else:
+            for sock in stays:
+                sock.close()
+            stays = accepted, accepted
+        assert pod.look() == f"1 visitors talk to port {pod.port}" and pod.walks == walks + 1
+        for sock in stays:
+            sock.close()
+
+
+@marked
+@pytest.mark.fz("FZ-028")
+def test_an_account_is_closed_when_no_look_follows(pod: Pod) -> None:
+    pod.served()
+    assert pod.look() is None
+    with closing(pod.visit()):
+        with pod.network.inside():
+            pod.knock.start()
+            pod.timers.fire()
+        (delay, close) = pod.timers.set[0]
+        assert delay == module.VISIT and "open" in repr(pod.knock._farewells)
+        close()
+        assert "closed" in repr(pod.knock._farewells) and pod.knock._account is None
 
 
 @pytest.mark.fz("FZ-012")
