@@ -7,14 +7,19 @@ module of the sidecar imports them, which `make lint` checks, and an image witho
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
+from queueproxy.clock import monotonic
 from queueproxy.metrics.families import Attributes, Family, Kind, Scope
 from queueproxy.metrics.histogram import Histogram
 
 _OTLP = "opentelemetry.exporter.otlp.proto"
+_PROVIDERS = "OTEL_PYTHON_EXPORTER_OTLP_HTTP"
+_ANSWER = 64 * 1024  # bytes; a collector's is empty, or a sentence
+_ANSWER_FOR = 10.0  # seconds
 _PACKAGES = {"grpc": f"{_OTLP}.grpc", "http/protobuf": f"{_OTLP}.http"}
 
 
@@ -81,7 +86,31 @@ def exporter(target: Target, module: str, name: str) -> Any:
     made = getattr(import_module(f"{_PACKAGES[target.protocol]}.{module}"), name)
     if target.protocol == "grpc":
         return made(endpoint=target.url, insecure=not target.secure)
-    return made(endpoint=target.url)
+    if any(name.startswith(_PROVIDERS) for name in os.environ):
+        return made(endpoint=target.url)  # somebody brings a session of his own
+    return made(endpoint=target.url, session=session())
+
+
+def session() -> Any:
+    """A session of requests that reads no more of an answer than one may be long: its status is all that counts.
+
+    Otherwise an answer without end is kept in memory, as far as it goes.
+    """
+    made = import_module("requests").Session()
+    made.stream = True
+    made.hooks["response"].append(_read_little)
+    return made
+
+
+def _read_little(response: Any, **_: object) -> None:
+    """A whole answer gives its connection back; one that is too long, or takes too long, ends it."""
+    left, until = _ANSWER, monotonic() + _ANSWER_FOR
+    while left > 0 and monotonic() < until:
+        piece = response.raw.read1(left)
+        if not piece:
+            return
+        left -= len(piece)
+    response.close()
 
 
 def sdk_version() -> str:

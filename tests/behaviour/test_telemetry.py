@@ -308,6 +308,48 @@ def test_a_bad_collector_costs_no_request_and_no_memory(
             assert len([e for e in pod.sidecar.log if e["message"].startswith("Failed to export")]) == 2
 
 
+@pytest.mark.qp("QP-245")
+def test_an_answer_without_end_is_not_kept() -> None:
+    with network_namespace() as namespace, ExitStack() as stack:
+        with namespace.inside():
+            sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(100)
+        accepted: list[int] = []
+
+        def pour() -> None:
+            while True:
+                try:
+                    peer, _ = sock.accept()
+                except OSError:
+                    return
+                accepted.append(1)
+                try:
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+                    while True:
+                        peer.sendall(b"x" * 65536)
+                except OSError:
+                    peer.close()
+
+        thread = threading.Thread(target=pour, daemon=True)
+        thread.start()
+        stack.callback(thread.join, PATIENCE)
+        stack.callback(sock.close)
+        stack.callback(sock.shutdown, socket.SHUT_RDWR)
+        document = config(sock.getsockname()[1], metrics="http/protobuf", every=int(0.1e9))
+        with pod_in(namespace, OBSERVABILITY_CONFIG=document) as pod:
+            deadline = time.monotonic() + PATIENCE
+            while len(accepted) < 3:
+                assert time.monotonic() < deadline, "a delivery does not end"
+                serve(pod)
+            before = pod.sidecar.rss
+            while len(accepted) < 8:
+                assert time.monotonic() < deadline, "a delivery does not end"
+                serve(pod)
+            assert pod.sidecar.rss - before < 4 << 20
+            assert pod.sidecar.said("Failed to export metrics") is None  # it said 200
+
+
 @pytest.mark.qp("QP-244", "QP-245")
 def test_the_end_does_not_wait_longer_than_ten_seconds_for_a_silent_collector() -> None:
     with network_namespace() as namespace, ExitStack() as stack:
