@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The tests that need a command skip loudly without it. command:package
 TOOLS := ip:iproute2 node:nodejs curl:curl nginx:nginx haproxy:haproxy containerd:containerd runc:runc
-NICE_TOOLS := wrk:wrk slowhttptest:slowhttptest
+NICE_TOOLS := wrk:wrk slowhttptest:slowhttptest prometheus:prometheus
 PYTEST := $(BIN)/python -m pytest
 # Four on two cores: most of the tests that take long wait, and those of one group run one after the other.
 WORKERS := -n 4 --dist loadgroup
