@@ -71,7 +71,7 @@ def boot_files(cache: Path, say: Callable[[str], None], packages: Sequence[Path]
 
 def initramfs(boot: Boot, first: Sequence[str]) -> bytes:
     """What the kernel starts with. `first` is the command that init becomes, once it has the host's files."""
-    folders = [(name, DIRECTORY, b"") for name in ("bin", "dev", "proc", "sys", "modules", "host", "upper", "root")]
+    folders = [(name, DIRECTORY, b"") for name in ("bin", "dev", "proc", "sys", "modules", "host", "upper", "new")]
     loaded = [(f"modules/{file.name}", FILE, file.read_bytes()) for file in sorted(boot.modules.iterdir())]
     become = "".join(f"{word}\n" for word in first).encode()
     shell = ("bin/busybox", PROGRAM, _content(boot.shell, "bin/busybox"))

@@ -14,12 +14,12 @@ done
 mount -t tmpfs tmpfs /upper
 mkdir /upper/files /upper/work
 if ! mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro host /host ||
-  ! mount -t overlay -o lowerdir=/host,upperdir=/upper/files,workdir=/upper/work overlay /root; then
+  ! mount -t overlay -o lowerdir=/host,upperdir=/upper/files,workdir=/upper/work overlay /new; then
   echo "vm: no root file system"
   poweroff -f
 fi
 ip link set lo up
-for each in dev proc sys; do mount -o move /$each /root/$each; done
+for each in dev proc sys; do mount -o move /$each /new/$each; done
 set --
 while IFS= read -r word; do set -- "$@" "$word"; done </command
-exec switch_root -c /dev/console /root "$@"
+exec switch_root -c /dev/console /new "$@"
