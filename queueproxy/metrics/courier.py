@@ -15,6 +15,8 @@ from typing import Generic, Protocol, TypeVar
 from queueproxy.clock import monotonic
 
 _T = TypeVar("_T")
+# Exporters are loaded one after the other: of packages that two threads import at once, one may see a half.
+_OPENING = threading.Lock()
 _ABANDON = 0.5  # seconds for a delivery under way to notice that it was called off
 
 
@@ -137,7 +139,8 @@ class Courier(Generic[_T]):
         began_at = monotonic()
         try:
             if self._exporter is None:
-                self._exporter = self._open()
+                with _OPENING:
+                    self._exporter = self._open()
             wrong = self._exporter.deliver(batch)
         except Exception as error:  # whatever a collector's answer does to an exporter ends here
             wrong = f"{type(error).__name__}: {error}"

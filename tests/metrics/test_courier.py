@@ -147,3 +147,26 @@ def test_a_delivery_that_does_not_end_is_called_off() -> None:
     carrier.finish()
     assert not carrier.join(0.01)
     assert exporter.stopped >= 1
+
+
+def test_exporters_are_opened_one_after_the_other() -> None:
+    inside, most = 0, 0
+    meeting = threading.Barrier(2)
+
+    def opened() -> Scripted:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        try:
+            meeting.wait(0.2)  # the other one would come in meanwhile
+        except threading.BrokenBarrierError:
+            pass
+        inside -= 1
+        return Scripted()
+
+    couriers = [Courier[int](what, opened, Said(), limit=10) for what in ("metrics", "traces")]
+    for one in couriers:
+        one.put(1)
+        one.finish()
+    assert all(one.join(10) for one in couriers)
+    assert most == 1 and [one.delivered for one in couriers] == [1, 1]
