@@ -171,6 +171,13 @@ class ResponseReader:
                 raise BadResponse("response headers too long")
         return b""
 
+    def close(self) -> None:
+        """The connection is gone. Undoes what refers to itself, so that nothing is left to the collector."""
+        del self._parser, self.on_message_begin, self.on_header, self.on_headers_complete, self.on_body
+        del self.on_message_complete
+        self._lists = {}
+        self.lines = []
+
     def ended_by_eof(self) -> bool:
         """The connection ended. True when that completes the message (a body without declared length)."""
         if self.in_body and self.until_eof:

@@ -94,6 +94,7 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is not None:
             self.exchange = None
             exchange.upstream_lost(self, error)
+        self.reader.close()
 
     def pause_writing(self) -> None:
         self.paused = True

@@ -1,11 +1,13 @@
 """The pool: who is taken, who is dropped, when; and dialling for real."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from queueproxy.codec.response import ResponseReader
 from queueproxy.errors import Failure
 from queueproxy.proxy.upstream import IDLE_FOR, Pool, UpstreamConnection
 from tests.support.probed import App, both_loops, refusing_port
@@ -178,6 +180,31 @@ def test_a_real_connection_knows_that_it_is_stale_before_the_loop_says_so(run: R
             pool.close()
 
     run(main())
+
+
+@pytest.mark.qp("QP-353")
+@both_loops
+def test_nothing_is_left_of_a_connection_without_the_collector(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with App() as app:
+            pool = Pool(loop, "127.0.0.1", app.port, 10)
+            connection = await dialled(pool)
+            assert isinstance(connection, UpstreamConnection)
+            pool.give_back(connection, loop.time())
+            await app.until(lambda: app.accepted == 1)
+            pool.close()
+            await app.until(lambda: not app.open)
+            while hasattr(connection.reader, "on_header"):
+                await asyncio.sleep(0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+        assert [one for one in gc.get_objects() if type(one) in (UpstreamConnection, ResponseReader)] == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.fz("FZ-035")
