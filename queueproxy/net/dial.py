@@ -64,16 +64,17 @@ async def dial(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(random.uniform(0.03, 0.06))
-        sock = _socket_for(host)
+        sock: socket.socket | None = None
         try:
+            sock = _socket_for(host)
             if await _connected(loop, sock, (host, port), timeout * random.uniform(1 - JITTER, 1 + JITTER)):
                 return sock
-        except OSError as error:
-            sock.close()
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            raise DialError(reason.lower()) from None
-        except BaseException:
-            sock.close()
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if isinstance(error, OSError):
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                raise DialError(reason.lower()) from None
             raise
         sock.close()
         timeout *= GROWTH

@@ -1,6 +1,7 @@
 """One TCP connection with Go's schedule: refused at once, repeated only after a timeout."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -135,6 +136,20 @@ def test_a_refusal_is_not_repeated(run: Run) -> None:
             await dial(asyncio.get_running_loop(), "127.0.0.1", port)
 
     run(main())
+
+
+def test_without_a_descriptor_to_be_had_the_kernels_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "")
+
+    monkeypatch.setattr(dialling, "_socket_for", none_left)
+    assert connect_at_once("127.0.0.1", 1) is None
+
+    async def main() -> None:
+        with pytest.raises(DialError, match="too many open files"):
+            await dial(asyncio.get_running_loop(), "127.0.0.1", 1)
+
+    asyncio.run(main())
 
 
 class Script:
