@@ -95,6 +95,8 @@ class Keeper:
         self._later: list[tuple[float, Event | Forget]] = []
         self._later_timer: asyncio.TimerHandle | None = None
         self._depth = 0  # of actions that led straight back in
+        self._is_to_wind = False
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Keeper {self.ledger!r} movers={len(self._movers)} waiting={len(self._replies)}>"
@@ -223,10 +225,9 @@ class Keeper:
                 self._do(action)
         finally:
             self._depth -= 1
-        if not self._depth:
-            if self._later and self._later_timer is None:
-                self._later_timer = self._loop.call_later(LATER, self._do_later)
-            self._wind()
+        if not self._depth and not self._is_to_wind:
+            self._is_to_wind = True
+            self._loop.call_soon(self._wind)  # the loop writes answers out before it comes to this
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Reply):
@@ -326,7 +327,13 @@ class Keeper:
     # -- time
 
     def _wind(self) -> None:
-        """One timer for the ledger and the second look after a thaw, moved only to an earlier instant."""
+        """One timer for what is put off, and one for the ledger and the second look after a thaw, moved only to an
+        earlier instant."""
+        self._is_to_wind = False
+        if self._is_closed:
+            return
+        if self._later and self._later_timer is None:
+            self._later_timer = self._loop.call_later(LATER, self._do_later)
         due = min(self.ledger.next_deadline() or inf, self._harm.next_at())
         if due < self._timer_at:
             if self._timer is not None:
@@ -370,6 +377,7 @@ class Keeper:
 
     def close(self) -> None:
         """Lets go of everything as it is."""
+        self._is_closed = True
         self._do_later()
         if self._timer is not None:
             self._timer.cancel()
