@@ -287,7 +287,10 @@ class World:
         pod = self.any_pod()
         if freezer.alive:
             entry = freezer.ledger.pods.get(pod.uid)
-            if entry is not None and entry.permit.facts is not None:
+            permit = entry.permit if entry is not None else None
+            # A pod that ends is not harmed, and a revision that is spared already is not spared for longer.
+            spared = permit is not None and freezer.ledger._terms.fallback.why(self.now, permit.revision)
+            if permit is not None and permit.facts is not None and not permit.is_terminal and not spared:
                 for other in self.pods.values():  # all are of one revision
                     entry = freezer.ledger.pods.get(other.uid)
                     if other.rung is Rung.FROZEN and entry is not None and entry.permit.facts is not None:
