@@ -55,8 +55,11 @@ class Harm:
         return self._losses.due(now)
 
     def looked(self, uid: str, pids: Collection[int]) -> str:
-        """What harm was done, in words, or nothing."""
-        return self._losses.looked(uid, pids)
+        """What harm was done, in words, or nothing. Who is there all the same, elsewhere or because the list could
+        not be read, has not ended."""
+        losses = self._losses
+        elsewhere = [pid for pid in losses.settled(uid) if pid not in pids and not _is_gone(pid)]
+        return losses.looked(uid, {*pids, *elsewhere})
 
     def _born(self, pid: int) -> float | None:
         """In the seconds of the monotonic clock, on a node that is never suspended; later than true on others, which

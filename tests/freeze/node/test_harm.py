@@ -38,7 +38,16 @@ def test_settled_processes_that_end_within_the_window_are_harm_and_told_when_it_
         harm, pids = Harm(), {process.pid for process in started}
         now = thawed(harm, pids)
         assert (harm.next_at(), harm.due(now + WINDOW)) == (now + WINDOW, ["pod"])
+        started[0].kill()
+        started[0].wait()
         assert harm.looked("pod", pids - {started[0].pid}) == "1 of 3 processes died within 5 s of a thaw"
+
+
+def test_a_list_that_could_not_be_read_is_no_harm() -> None:
+    with processes(2) as started:
+        harm = Harm()
+        thawed(harm, {process.pid for process in started})
+        assert harm.looked("pod", set()) == ""
 
 
 @pytest.mark.fz("FZ-084")
