@@ -50,6 +50,10 @@ def _loaded_by(module: str, *flags: str) -> set[str]:
     return set(json.loads(run.stdout))
 
 
+# All tests are parsed for their marks, once for each worker: 2 s.
+ONE_PARSES_THEM = pytest.mark.xdist_group("marks")
+
+
 def _test_of(module: Path) -> Path:
     return ROOT / "tests" / module.relative_to(PACKAGE).with_name(f"test_{module.name}")
 
@@ -61,6 +65,7 @@ def test_imports_point_one_way() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.slow  # an interpreter for each
 @pytest.mark.parametrize("module", [name for name in PURE if _source(name).exists()])
 def test_a_pure_module_loads_nothing_that_does_io(module: str) -> None:
     assert sorted(_loaded_by(module, "-I", "-S").intersection(IO)) == []
@@ -134,12 +139,14 @@ def _tracked() -> list[Path]:
     return [ROOT / name for name in run.stdout.decode().split("\0") if name]
 
 
+@ONE_PARSES_THEM
 def test_the_coverage_table_is_current() -> None:
     assert contract_coverage.TABLE.exists() and contract_coverage.TABLE.read_text() == contract_coverage.rendered(), (
         "docs/contract-coverage.md is out of date: run `make coverage-doc`"
     )
 
 
+@ONE_PARSES_THEM
 def test_every_claim_names_a_requirement() -> None:
     known = {number for _, rows in contract_coverage.sections() for number, _ in rows}
     unknown = {number: files for number, files in contract_coverage.claims().items() if number not in known}
@@ -152,6 +159,7 @@ def test_every_requirement_is_listed_once() -> None:
 
 
 @pytest.mark.fz("FZ-147")
+@ONE_PARSES_THEM
 def test_what_no_test_claims_has_a_reason_and_nothing_else_has_one() -> None:
     known = {number for _, rows in contract_coverage.sections() for number, _ in rows}
     claimed, reasons = contract_coverage.claims().keys(), contract_coverage.reasons()

@@ -90,6 +90,7 @@ def test_a_good_body_is_read_like_the_reference_however_it_is_split(
     assert reference(message) == (b"".join(chunks), trailers, surplus)
 
 
+@pytest.mark.slow
 @pytest.mark.qp("QP-054")
 @settings(max_examples=500, deadline=None)
 @given(

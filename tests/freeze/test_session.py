@@ -536,6 +536,7 @@ STEPS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-063", "FZ-140")
 @settings(max_examples=200, deadline=None)
 @given(st.lists(STEPS, max_size=40), st.booleans())

@@ -143,6 +143,7 @@ def test_a_view_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None
         decode_view(json.dumps(SEEN | wrong).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-131")
 @given(st.binary(max_size=300) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

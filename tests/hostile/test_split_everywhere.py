@@ -28,6 +28,7 @@ def test_at_any_one_byte_and_at_all(case: Case) -> None:
     assert outcomes_of(data[i : i + 1] for i in range(len(data))) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.qp("QP-053")
 @pytest.mark.parametrize("case", LARGE)
 def test_around_the_ends_and_in_segments(case: Case) -> None:

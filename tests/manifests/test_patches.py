@@ -104,6 +104,7 @@ def test_rbac_is_reviews_of_tokens_and_a_look_at_pods() -> None:
     assert yaml.safe_load((FREEZER / "kustomization.yaml").read_text())["namespace"] == namespace
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-122")
 def test_those_rights_are_enough_and_all_are_used(tmp_path: Path) -> None:
     role, _ = documents(FREEZER / "rbac.yaml")

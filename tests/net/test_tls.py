@@ -79,6 +79,7 @@ def shown(server: ssl.SSLContext) -> bytes:
 # -- what a client meets
 
 
+@pytest.mark.slow
 @pytest.mark.qp("QP-310", "QP-320")
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_kind_of_key_is_served_and_said_once(kind: str, pairs: dict[str, Pair], tmp_path: Path) -> None:

@@ -256,6 +256,7 @@ def test_without_descriptors_a_handshake_fails_and_gives_its_place_back(
     run(scene())
 
 
+@pytest.mark.slow
 @LOOPS
 @pytest.mark.qp("QP-353")
 def test_nothing_is_left_of_a_connection_without_the_collector(run: Run, contexts: list[ssl.SSLContext]) -> None:

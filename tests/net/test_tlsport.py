@@ -34,6 +34,7 @@ def port_of(directory: Path, told: Told) -> TlsPort:
     return TlsPort(asyncio.get_running_loop(), str(directory), TlsSettings(), {"http/1.1": Talker}, told)
 
 
+@pytest.mark.slow
 @pytest.mark.qp("QP-047", "QP-320")
 def test_without_a_certificate_nothing_happens_and_none_of_tls_is_loaded() -> None:
     program = """

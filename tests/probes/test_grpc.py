@@ -186,6 +186,7 @@ def test_an_endless_answer_ends() -> None:
     assert exchange.failure == failed("answer too long")
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary() | st.sampled_from([SETTINGS, HEADERS, SERVING, TRAILERS, SETTINGS_ACK])))
 def test_no_bytes_break_it_and_only_serving_passes(pieces: list[bytes]) -> None:
     exchange = told(*pieces)

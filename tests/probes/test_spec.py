@@ -233,6 +233,7 @@ def test_no_header_breaks_out_of_its_line(name: str, value: str) -> None:
     assert not set(got_value.encode()) & set(b"\r\n\0")
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -805,6 +805,7 @@ def test_a_clients_own_traceparent_goes_on_untouched_where_nobody_traces() -> No
         assert b"traceparent: 00-x\r\n" in wires.dialled().got() and seen == [b"00-x"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "extension",
     [Says(), Says(Answer(401)), Breaks("request"), Breaks("response")],

@@ -144,6 +144,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.text(max_size=60)
@@ -219,6 +220,7 @@ def test_an_answer_that_does_not_confirm_refuses(answer: dict[str, Any], reason:
         confirm(GOOD, answer, AUDIENCE, "node1")
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(["authenticated", "audiences", "user"]), JSON)
 def test_an_answer_with_any_part_replaced_confirms_nothing_or_the_same(part: str, value: Any) -> None:
@@ -322,6 +324,7 @@ def test_a_deleted_pods_tokens_are_forgotten() -> None:
     assert kept.get(1.0, WALL, KEY) is None and kept.get(1.0, WALL, b"other") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.fz("FZ-126")
 def test_memory_is_bounded_and_a_flood_of_bad_tokens_pushes_out_no_good_one() -> None:
     kept = Verdicts()
