@@ -18,7 +18,7 @@ PROVEN, NOT_PROVEN, NO_MACHINE = 0, 1, 2
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The machine works with a copy of these: whoever edits meanwhile does not change what is being tested.
 PARTS = ("queueproxy", "tests")
-# Translated by qemu they take nine minutes of two cores, more where others want them too.
+# Translated by qemu they take eight minutes of two busy cores.
 WITHIN = 1200.0
 TESTS = (
     "tests/freeze/node/test_throttle.py",
@@ -30,7 +30,7 @@ TESTS = (
 # Tests on trees of files need no machine of their own. Nothing here is about speed, so no wait is short.
 PYTEST = (
     "-m", "pytest", "-m", "root and not long", "-v", "-rfE", "--no-header", "--color=no", "--tb=short",
-    "-p", "no:cacheprovider", "-o", "timeout=240",
+    "-o", "cache_dir=/run/pytest", "-o", "timeout=240",
 )  # fmt: skip
 # Two hundred threads of one interpreter, each wanting a turn every 5 ms: translated, the last never gets its first.
 TOO_SLOW = {
@@ -65,7 +65,10 @@ def prove(boot: Boot, tests: Sequence[str], accelerator: str, within: float, roo
         say(f"{way}: {why}")
     if not report.exists() or not report.stat().st_size:
         return Verdict(0, {}, [f"no report from the machine; {why or 'it ended by itself'}"])
-    return judge(report.read_text(errors="replace"), MUST_PASS if tests == TESTS else {})
+    # Where everything is thirty times too slow, a freeze may miss its 200 ms as it is meant to: then a second try
+    # counts, and is told. A machine that is as fast as any gets none.
+    first, *again = report.read_text(errors="replace").split("\0")[:-1] or [""]
+    return judge(first, again[0] if again and way == "tcg" else "", MUST_PASS if tests == TESTS else {})
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """First process inside the machine: makes its world v2-only, runs the tests there, hands out the report, turns it off.
 
 Run by init.sh as `python guest.py PORT CHECKOUT SNAPSHOT COMMAND...`: what lies in SNAPSHOT covers its namesakes in
-CHECKOUT, where COMMAND runs. The JUnit report that it writes goes raw through the serial port; the console shows the
-rest. Only the standard library: whatever fails here must be able to say so.
+CHECKOUT, where COMMAND (pytest) runs. Its JUnit report goes raw through the serial port, followed by that of a second
+try of what failed; the console shows the rest. Only the standard library: whatever fails here must be able to say so.
 """
 
 import ctypes
@@ -14,9 +14,10 @@ import time
 import traceback
 import tty
 
-REPORT_FILE = "/run/report.xml"
+REPORTS = ("/run/report-1.xml", "/run/report-2.xml")
 MS_BIND = 0x1000
 RB_POWER_OFF = 0x4321FEDC
+SOME_FAILED = 1  # pytest's word for it
 CGROUPS = "/sys/fs/cgroup"
 MOUNTS = (
     ("cgroup2", CGROUPS, "nsdelegate,memory_recursiveprot"),  # as systemd mounts it
@@ -59,8 +60,12 @@ def collect(child: "subprocess.Popen[bytes]") -> int:
 
 
 def hand_out(port: str) -> None:
-    with open(REPORT_FILE, "rb") as file:
-        report = file.read()
+    """One report after the other, each with a NUL behind it: no XML has one."""
+    report = b""
+    for path in REPORTS:
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                report += file.read() + b"\0"
     with open(port, "wb", buffering=0) as serial:
         tty.setraw(serial.fileno())
         sent = 0
@@ -81,10 +86,13 @@ def run(port: str, checkout: str, snapshot: str, command: list[str]) -> None:
         "PYTHONUNBUFFERED": "1",
         "HYPOTHESIS_STORAGE_DIRECTORY": "/run/hypothesis",
     }
-    began_at = time.monotonic()
-    child = subprocess.Popen([*command, f"--junitxml={REPORT_FILE}"], cwd=checkout, env=environ, start_new_session=True)
-    status = collect(child)
-    say(f"tests ended with {status} after {time.monotonic() - began_at:.0f} s")
+    for path, again in zip(REPORTS, ((), ("--last-failed", "--last-failed-no-failures=none")), strict=True):
+        began_at = time.monotonic()
+        words = [*command, *again, f"--junitxml={path}"]
+        status = collect(subprocess.Popen(words, cwd=checkout, env=environ, start_new_session=True))
+        say(f"tests ended with {status} after {time.monotonic() - began_at:.0f} s")
+        if status != SOME_FAILED:
+            break
     hand_out(port)
 
 

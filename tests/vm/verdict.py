@@ -16,6 +16,8 @@ MUST_PASS: Mapping[str, int] = {
     "tests.freeze.node.test_cgroup.TestRealV2": 30,
     "tests.vm.test_v2_only": 45,
 }
+# More than these are no accident.
+MOST_AGAIN = 3
 # What a kernel with v2 alone, Debian's, cannot show; anything else that is skipped is a fault.
 MAY_SKIP: Collection[str] = (
     "NOT PROVEN HERE: needs root and a mounted freezer cgroup hierarchy",
@@ -26,43 +28,59 @@ MAY_SKIP: Collection[str] = (
 
 
 class Verdict(NamedTuple):
-    """`faults` empty: proven."""
+    """`faults` empty: proven. `again` are those that passed at the second try only."""
 
     passed: int
     skipped: Mapping[str, int]
     faults: list[str]
+    again: Collection[str] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.passed} tests passed on v2 alone"]
+        lines += [f"  at the second try: {name}" for name in self.again]
         lines += [f"{count} skipped: {reason}" for reason, count in sorted(self.skipped.items())]
         return "\n".join([*lines, *(f"FAULT: {fault}" for fault in self.faults)])
 
 
-def judge(report: str, must_pass: Mapping[str, int] = MUST_PASS, may_skip: Collection[str] = MAY_SKIP) -> Verdict:
-    """Of pytest's JUnit report."""
+class _Report(NamedTuple):
+    passed: list[str]
+    skipped: list[tuple[str, str]]
+    failed: dict[str, str]
+
+
+def judge(
+    report: str, second: str = "", must_pass: Mapping[str, int] = MUST_PASS, may_skip: Collection[str] = MAY_SKIP
+) -> Verdict:
+    """Of pytest's JUnit report, and of that of a second try of what had failed."""
     try:
-        cases = list(ElementTree.fromstring(report).iter("testcase"))
+        first, again = _read(report), _read(second) if second else _Report([], [], {})
     except ElementTree.ParseError as error:
         return Verdict(0, {}, [f"the report cannot be read: {error}"])
-    passed: list[str] = []
-    skipped: Counter[str] = Counter()
-    faults: list[str] = []
-    for case in cases:
-        name = f"{case.get('classname')}.{case.get('name')}"
-        marks = {mark.tag: mark for mark in case if mark.tag in ("failure", "error", "skipped")}
-        wrong = marks.get("failure", marks.get("error"))
-        if wrong is not None:  # an element without children is false
-            faults.append(f"{name}: {(wrong.get('message') or '?').splitlines()[0]}")
-        elif "skipped" in marks:
-            reason = marks["skipped"].get("message") or "?"
-            skipped[reason] += 1
-            if reason not in may_skip:
-                faults.append(f"{name}: skipped: {reason}")
-        else:
-            passed.append(name)
+    saved = [name for name in first.failed if name in again.passed and name not in again.failed]
+    passed = [*(name for name in first.passed if name not in first.failed), *saved]
+    faults = [f"{name}: {why}" for name, why in first.failed.items() if name not in saved]
+    faults += [f"{name}: skipped: {reason}" for name, reason in first.skipped if reason not in may_skip]
     if not passed:
         faults.append("no test passed")
+    if len(saved) > MOST_AGAIN:
+        faults.append(f"{len(saved)} tests passed at the second try only")
     for start, least in must_pass.items():
         if (found := sum(name.startswith(start) for name in passed)) < least:
             faults.append(f"{found} tests of {start} passed, not {least}")
-    return Verdict(len(passed), skipped, faults)
+    return Verdict(len(passed), Counter(reason for _, reason in first.skipped), faults, saved)
+
+
+def _read(report: str) -> _Report:
+    """A test that fails in its teardown has two entries or one with both marks: it failed."""
+    found = _Report([], [], {})
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        marks = {mark.tag: mark for mark in case}
+        wrong, skipped = marks.get("failure", marks.get("error")), marks.get("skipped")
+        if wrong is not None:  # an element without children is false
+            found.failed[name] = (wrong.get("message") or "?").splitlines()[0]
+        elif skipped is not None:
+            found.skipped.append((name, skipped.get("message") or "?"))
+        else:
+            found.passed.append(name)
+    return found
