@@ -16,7 +16,9 @@ _LEAST_RENEWAL = 0.5  # seconds: a lease shorter than three times this is not wo
 class Errand:
     """One wish at a time; the end comes on top and stays."""
 
-    __slots__ = ("asked", "asked_at", "end_by", "ending", "generation", "held", "reason", "renew_at", "rung", "runs")
+    __slots__ = (
+        "asked", "asked_at", "end_by", "ending", "generation", "held", "reason", "renew_at", "rung", "runs", "slept_by",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.rung = Rung.RUNNING
@@ -26,6 +28,7 @@ class Errand:
         self.asked_at = 0.0
         self.held = False  # the freezer confirmed this sleep
         self.runs = False  # the app certainly does: a freezer said so, and heard nothing of sleep since
+        self.slept_by: float = -1  # generation of the newest wish to sleep that has left
         self.renew_at = inf
         self.ending = False
         self.end_by = -inf  # until when the end is still worth saying
@@ -59,9 +62,16 @@ class Errand:
     def said(self, what: object) -> bool:
         """It is on its way to the freezer. True: until now the app certainly ran."""
         ran = self.runs
-        if what is OldAction.PAUSE or (isinstance(what, StateRequest) and what.wanted is Wanted.IDLE):
-            self.runs = False
+        if what is OldAction.PAUSE:
+            self.runs, self.slept_by = False, inf
+        elif isinstance(what, StateRequest) and what.wanted is Wanted.IDLE:
+            self.runs, self.slept_by = False, what.generation
         return ran
+
+    def found(self, rung: Rung, generation: int) -> None:
+        """What the freezer says first on a connection. A wish to sleep that left on an earlier one may still lie there
+        unread; a freezer that knows its generation has read it."""
+        self.runs = rung is Rung.RUNNING and generation >= self.slept_by
 
     def refused(self, ran: bool, refusal: Refusal) -> None:
         """ran: what `said` returned, if nothing was said since. A wish that was turned away at the door has moved

@@ -234,7 +234,7 @@ class Session:
         errand = self.errand
         stranger = not self._adopted or view.generation > errand.generation
         self._adopted = True
-        errand.runs = view.rung is _RUNNING
+        errand.found(view.rung, view.generation)
         if errand.pending(now):
             effects += self._say_wish(now)
         elif stranger or (view.rung is not _RUNNING and errand.rung is _RUNNING):
