@@ -45,6 +45,10 @@ class Log:
         """The first line that contains it."""
         return next((entry for entry in self.lines[since:] if text in entry[1]), None)
 
+    def said(self, text: str) -> list[str]:
+        """The lines that contain it."""
+        return [line for _, line in self.lines if text in line]
+
     def all(self, start: str, *, since: int = 0) -> list[str]:
         """What follows `start` in each line that begins so."""
         return [line.removeprefix(start).strip() for _, line in self.lines[since:] if line.startswith(start)]
