@@ -6,7 +6,7 @@ Counterpart of `Wish`, which knows what the policy wants; this knows what the fr
 from math import inf
 
 from queueproxy.freeze.vocabulary import Rung
-from queueproxy.freeze.wire import OldAction, Problem, Refusal, StateRequest, Wanted
+from queueproxy.freeze.wire import OldAction, StateRequest, Wanted
 
 __all__ = ["Errand"]
 
@@ -16,9 +16,7 @@ _LEAST_RENEWAL = 0.5  # seconds: a lease shorter than three times this is not wo
 class Errand:
     """One wish at a time; the end comes on top and stays."""
 
-    __slots__ = (
-        "asked", "asked_at", "end_by", "ending", "generation", "held", "reason", "renew_at", "rung", "runs", "slept_by",
-    )  # fmt: skip
+    __slots__ = ("asked", "asked_at", "end_by", "ending", "generation", "held", "reason", "renew_at", "rung")
 
     def __init__(self) -> None:
         self.rung = Rung.RUNNING
@@ -27,8 +25,6 @@ class Errand:
         self.asked = False  # and nobody was told yet
         self.asked_at = 0.0
         self.held = False  # the freezer confirmed this sleep
-        self.runs = False  # the app certainly does: a freezer said so, and heard nothing of sleep since
-        self.slept_by: float = -1  # generation of the newest wish to sleep that has left
         self.renew_at = inf
         self.ending = False
         self.end_by = -inf  # until when the end is still worth saying
@@ -54,34 +50,8 @@ class Errand:
         """Nothing is held, as far as anybody knows."""
         self.held, self.renew_at = False, inf
 
-    def woken(self) -> None:
-        """Somebody else woke the app."""
-        self.let_go()
-        self.runs = True
-
-    def said(self, what: object) -> bool:
-        """It is on its way to the freezer. True: until now the app certainly ran."""
-        ran = self.runs
-        if what is OldAction.PAUSE:
-            self.runs, self.slept_by = False, inf
-        elif isinstance(what, StateRequest) and what.wanted is Wanted.IDLE:
-            self.runs, self.slept_by = False, what.generation
-        return ran
-
-    def found(self, rung: Rung, generation: int) -> None:
-        """What the freezer says first on a connection. A wish to sleep that left on an earlier one may still lie there
-        unread; a freezer that knows its generation has read it."""
-        self.runs = rung is Rung.RUNNING and generation >= self.slept_by
-
-    def refused(self, ran: bool, refusal: Refusal) -> None:
-        """ran: what `said` returned, if nothing was said since. A wish that was turned away at the door has moved
-        nothing; one that the kernel did not confirm may have."""
-        if refusal.problem not in (None, Problem.NOT_CONFIRMED):
-            self.runs = self.runs or ran or (refusal.view is not None and refusal.view.rung is Rung.RUNNING)
-
     def confirmed(self, rung: Rung, said_at: float, lease: float) -> None:
         """The freezer answered: what it holds now, and until when."""
-        self.runs = rung is Rung.RUNNING
         both = self.rung is not Rung.RUNNING and rung is not Rung.RUNNING
         self.held = both and (self.asked or self.held)
         self.renew_at = said_at + max(_LEAST_RENEWAL, lease / 3) if self.held else inf
