@@ -18,6 +18,7 @@ from tests.support.cgroupfs import PATIENCE, until
 from tests.support.netns import NetworkNamespace
 from tests.support.veth import INSIDE, pod_network
 
+pytestmark = pytest.mark.xdist_group("veth")  # all of them have the same address
 namespaces = pytest.mark.skipif(os.geteuid() != 0, reason="NOT PROVEN HERE: needs root for a network namespace")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from queueproxy.freeze.node.losses import SETTLED
 from tests.support.apiserver import ApiServer
-from tests.support.cgroupfs import real_cgroups, remains
+from tests.support.cgroupfs import real_cgroups, remains, until
 from tests.support.freezer_calls import get, old, put
 from tests.support.freezer_process import NODE, FreezerProcess, Resident, Sidecar, active, freeze, idle, thaw
 from tests.support.kubepods import Node
@@ -62,9 +62,17 @@ def test_a_pod_sleeps_and_wakes_at_its_sidecars_wish(
     assert (awake.status, awake.json["state"], awake.json["mechanism"]) == (200, "running", "cgroup2")
     assert not freezer.frozen(app)
     app.work.goes_on()
+    kinds: list[str] = []
+
+    def is_told() -> bool:
+        """A moment after the answer, which does not wait for that."""
+        kinds[:] = [change["kind"] for change in freezer.pods()[app.uid]["changes"]]
+        return len(kinds) == 4
+
+    until(is_told, "its changes are told")
+    assert kinds == ["thawed", "active", "frozen", "idle"]
     told = freezer.pods()[app.uid]
     assert (told["state"], told["wakes"], told["connected"], told["mode"]) == ("running", 1, True, "freeze")
-    assert [change["kind"] for change in told["changes"]] == ["thawed", "active", "frozen", "idle"]
     assert app.token not in freezer.said and secret not in freezer.said
 
 
