@@ -76,6 +76,7 @@ class Out(NamedTuple):
     said: StateRequest | OldAction | Signal
     generation: int  # of the wish it was for; -1 for GET
     late_at: float
+    ran: bool = False  # the app certainly ran when it was said
 
 
 class Told(NamedTuple):

@@ -6,7 +6,7 @@ Counterpart of `Wish`, which knows what the policy wants; this knows what the fr
 from math import inf
 
 from queueproxy.freeze.vocabulary import Rung
-from queueproxy.freeze.wire import OldAction, StateRequest, Wanted
+from queueproxy.freeze.wire import OldAction, Problem, Refusal, StateRequest, Wanted
 
 __all__ = ["Errand"]
 
@@ -16,7 +16,9 @@ _LEAST_RENEWAL = 0.5  # seconds: a lease shorter than three times this is not wo
 class Errand:
     """One wish at a time; the end comes on top and stays."""
 
-    __slots__ = ("asked", "asked_at", "end_by", "ending", "generation", "held", "reason", "renew_at", "rung")
+    __slots__ = (
+        "asked", "asked_at", "end_by", "ending", "generation", "held", "reason", "renew_at", "rung", "runs", "slept_by",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.rung = Rung.RUNNING
@@ -25,6 +27,8 @@ class Errand:
         self.asked = False  # and nobody was told yet
         self.asked_at = 0.0
         self.held = False  # the freezer confirmed this sleep
+        self.runs = False  # the app certainly does: a freezer said so, and heard nothing of sleep since
+        self.slept_by: float = -1  # generation of the newest wish to sleep that has left
         self.renew_at = inf
         self.ending = False
         self.end_by = -inf  # until when the end is still worth saying
@@ -50,8 +54,34 @@ class Errand:
         """Nothing is held, as far as anybody knows."""
         self.held, self.renew_at = False, inf
 
+    def woken(self) -> None:
+        """Somebody else woke the app."""
+        self.let_go()
+        self.runs = True
+
+    def said(self, what: object) -> bool:
+        """It is on its way to the freezer. True: until now the app certainly ran."""
+        ran = self.runs
+        if what is OldAction.PAUSE:
+            self.runs, self.slept_by = False, inf
+        elif isinstance(what, StateRequest) and what.wanted is Wanted.IDLE:
+            self.runs, self.slept_by = False, what.generation
+        return ran
+
+    def found(self, rung: Rung, generation: int) -> None:
+        """What the freezer says first on a connection. A wish to sleep that left on an earlier one may still lie there
+        unread; a freezer that knows its generation has read it."""
+        self.runs = rung is Rung.RUNNING and generation >= self.slept_by
+
+    def refused(self, ran: bool, refusal: Refusal) -> None:
+        """ran: what `said` returned, if nothing was said since. A freezer that is stopping puts nobody to sleep any
+        more; any other may still be told twice."""
+        if refusal.problem is Problem.DRAINING:
+            self.runs = self.runs or ran
+
     def confirmed(self, rung: Rung, said_at: float, lease: float) -> None:
         """The freezer answered: what it holds now, and until when."""
+        self.runs = rung is Rung.RUNNING
         both = self.rung is not Rung.RUNNING and rung is not Rung.RUNNING
         self.held = both and (self.asked or self.held)
         self.renew_at = said_at + max(_LEAST_RENEWAL, lease / 3) if self.held else inf

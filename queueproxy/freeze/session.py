@@ -5,24 +5,23 @@
                          v                                                  │
                       DIALLING ── connected ──> GREETING ── answered ──> READY
 
-Theory of operation
--------------------
+Theory of operation.
 The idle policy wishes, the session gets the wish across. There is one wish at a time, with the policy's generation;
 it is said as soon as there is a connection, behind whatever is out already: a wake never waits for the answer to the
 freeze that it takes back. An answer counts only for the newest wish. A wish that could not be got across in `total`
 seconds has failed; the policy knows what that means (a freeze is taken back, a thaw repeated for ever).
 
 The first exchange on a connection is the wish if one is out, else GET. What GET finds is compared with what is known
-here: the same sleep under the same generation is simply gone on with (the freezer was restarted and adopted it), any
-other is told to the policy, which wakes the app. A sleep is a lease: it is renewed by saying it again every third of
-it, and an answer "running" to that means somebody else woke the app.
+here: the same sleep under the same generation is gone on with (a restarted freezer adopted it), any other is told to
+the policy, which wakes the app. A sleep is a lease, renewed by saying it again every third of it; "running" in answer
+means that somebody else woke the app. Without a freezer, an app that certainly runs is awake without asking.
 
 Failures move the next dial away, doubling, with jitter: to half a minute while the app runs, to a second while it
 sleeps or somebody waits. A freezer that was there is given up after `total` seconds, one that refuses us at once.
-A refused token means a dial at once, because the token is read again before each dial; refused again, it is a failure.
+A refused token means a dial at once: it is read again before each dial. Refused again, it is a failure.
 
 A node that knows no `/v1` is a daemon of old: pause and resume, one at a time, no lease and no generation. Each new
-connection asks for `/v1` again, so that nodes can be upgraded in any order.
+connection asks for `/v1` again: nodes may be upgraded in any order.
 
 `terminated` says for good that the app must run. It has its own deadline and nobody waits for it (FZ-051).
 """
@@ -119,12 +118,11 @@ class Session:
         errand.put(now, rung, generation, reason)
         if self._may_speak():
             return self._say_wish(now)
+        if rung is _RUNNING and errand.runs:
+            return tuple(self._tell(rung, "nobody stopped it"))  # nor is anybody there who could
         if self.phase is _AWAY and (rung is _RUNNING or self.up):
             return self._dial(now)  # whatever the backoff: the policy has a pace of its own
-        if self.phase is _AWAY or self.phase is _CLOSED:
-            errand.asked = False
-            return (Told(generation, None, self.outage.why),)
-        return QUIET
+        return tuple(self._tell(None, self.outage.why)) if self.phase in (_AWAY, _CLOSED) else QUIET
 
     def terminated(self, now: float) -> Effects:
         """The pod ends. If the app sleeps, the policy asks for a thaw next, and that carries the message."""
@@ -236,6 +234,7 @@ class Session:
         errand = self.errand
         stranger = not self._adopted or view.generation > errand.generation
         self._adopted = True
+        errand.found(view.rung, view.generation)
         if errand.pending(now):
             effects += self._say_wish(now)
         elif stranger or (view.rung is not _RUNNING and errand.rung is _RUNNING):
@@ -276,6 +275,7 @@ class Session:
 
     def _refused(self, now: float, out: Out, refusal: Refusal) -> Effects:
         """Anything but 200 to a PUT."""
+        self.errand.refused(out.ran and not self._out, refusal)
         if refusal.status in (401, 403) or refusal.problem is Problem.DRAINING:
             return self._turned_away(now, refusal)
         self._answering()
@@ -329,7 +329,7 @@ class Session:
 
     def _say(self, now: float, what: StateRequest | OldAction | Signal, generation: int) -> Effects:
         patience = self._patience.old_attempt if isinstance(what, OldAction) else self._patience.attempt
-        self._out.append(Out(what, generation, now + patience))
+        self._out.append(Out(what, generation, now + patience, self.errand.said(what)))
         return (Say(what),)
 
     def _may_speak(self) -> bool:
@@ -366,7 +366,7 @@ class Session:
         return effects
 
     def _woken(self, why: str) -> list[Effect]:
-        self.errand.let_go()
+        self.errand.woken()
         return [Woken(f"thawed: {why}")]
 
     def _turned_away(self, now: float, refusal: Refusal) -> Effects:

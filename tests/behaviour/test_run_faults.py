@@ -100,6 +100,8 @@ def test_metrics_carry_the_names_of_the_contract() -> None:
         run.ready()
         run.asleep()
         assert run.get()[0] == 200
+        # What a wake was is told a moment after the request has left.
+        run.until(lambda: 'kn_serving_pause_state{state="running"} 1.0' in run.get("/metrics", port=port)[1])
         page = run.get("/metrics", port=port)[1]
         for name in (
             'kn_serving_pause_state{state="running"} 1.0',

@@ -61,3 +61,17 @@ def test_a_new_wish_lets_go_of_the_old_sleep(errand: Errand) -> None:
     errand.put(101.0, Rung.RUNNING, 4, "request")
     assert not errand.held and errand.renew_at == inf and errand.urgent
     assert repr(errand) == "RUNNING gen=4 asked"
+
+
+@pytest.mark.fz("FZ-033")
+def test_running_is_certain_only_of_a_freezer_that_has_read_our_newest_wish_to_sleep() -> None:
+    errand = Errand()
+    errand.found(Rung.RUNNING, 0)
+    assert errand.runs
+    errand.said(StateRequest(Wanted.IDLE, 3))
+    errand.found(Rung.RUNNING, 2)
+    assert not errand.runs, "it may still lie on the connection before"
+    errand.found(Rung.RUNNING, 3)
+    assert errand.runs
+    errand.found(Rung.FROZEN, 4)
+    assert not errand.runs

@@ -261,9 +261,54 @@ def test_a_freezer_that_is_stopping_is_gone_and_its_successor_is_news() -> None:
     script = greeted()
     script.tell("asked", FROZEN, 1, "")
     assert script.refuse(Problem.DRAINING, View(RUNNING, 0)) == (HANG_UP, Down("refused: why"))
-    assert script.tell("asked", RUNNING, 2, "") == (DIAL,)
-    assert script.tell("connected") == (wish(Wanted.ACTIVE, 2, ""),)
-    assert script.answer(View(RUNNING, 2)) == (Up(""), Told(2, RUNNING, ""))
+    assert script.tell("asked", RUNNING, 2, "") == (Told(2, RUNNING, "nobody stopped it"),)
+    script.dialled()
+    assert script.tell("connected") == (Say(GET),)
+    assert script.answer(View(RUNNING, 0)) == (Up(""),)
+
+
+@pytest.mark.fz("FZ-014", "FZ-038")
+@pytest.mark.parametrize("refused", [True, False], ids=["turned away", "never said"])
+def test_an_app_that_no_freezer_was_asked_to_stop_runs_without_asking(refused: bool) -> None:
+    """Its requests would wait for a freezer that has nothing to thaw."""
+    script = greeted()
+    if refused:
+        script.tell("asked", FROZEN, 1, "idle")
+        script.refuse(Problem.DRAINING)
+    else:
+        script.tell("lost", Fault.CLOSED, "gone")
+        assert script.tell("asked", FROZEN, 1, "idle") == (DIAL,)
+        script.tell("lost", Fault.CONNECT, "refused")
+    assert script.tell("asked", RUNNING, 2, "request") == (Told(2, RUNNING, "nobody stopped it"),)
+
+
+@pytest.mark.fz("FZ-033", "FZ-035")
+@pytest.mark.parametrize("came", ["nothing", "a thaw behind it", "not confirmed", "not ready", "garbage", "frozen"])
+def test_an_app_that_may_have_been_stopped_has_to_be_thawed_by_somebody(came: str) -> None:
+    script = greeted()
+    script.tell("asked", FROZEN, 1, "idle")
+    if came == "a thaw behind it":
+        script.tell("asked", RUNNING, 2, "request")
+    elif came == "not confirmed":
+        script.refuse(Problem.NOT_CONFIRMED, None)
+    elif came == "not ready":
+        script.refuse(Problem.NOT_READY)
+    elif came == "garbage":
+        script.tell("answered", 200, b"?")
+    elif came == "frozen":
+        script.answer(View(FROZEN, 1))
+    script.tell("lost", Fault.CLOSED, "gone")
+    assert not any(isinstance(effect, Told) for effect in script.tell("asked", RUNNING, 3, "request"))
+
+
+@pytest.mark.fz("FZ-035")
+def test_a_refusal_of_one_wish_says_nothing_about_another_that_is_out() -> None:
+    script = greeted()
+    for generation, rung in ((1, FROZEN), (2, RUNNING), (3, FROZEN)):
+        script.tell("asked", rung, generation, "")
+    script.refuse(Problem.RATE_LIMITED)
+    script.tell("lost", Fault.CLOSED, "gone")
+    assert not any(isinstance(effect, Told) for effect in script.tell("asked", RUNNING, 4, "request"))
 
 
 # === Sleep. ===
@@ -341,17 +386,17 @@ def test_an_idle_connection_that_ends_is_no_outage() -> None:
 
 @pytest.mark.fz("FZ-014", "FZ-046")
 def test_a_freezer_that_was_there_is_given_up_after_the_total_and_taken_back() -> None:
-    script = greeted()
-    script.tell("asked", RUNNING, 1, "")
+    script = asleep()
+    script.tell("asked", RUNNING, 2, "")
     script.tell("lost", Fault.CLOSED, "gone")
     downs = [effect for effect in script.to(0.9) if isinstance(effect, Down)]
     assert downs == [] and script.session.up
     assert len([effect for effect in script.to(60.0) if isinstance(effect, Down)]) == 1
     while script.session.phase is not Phase.AWAY:
         script.to(script.now + 0.2)
-    assert script.tell("asked", RUNNING, 1, "") == (DIAL,), "the policy's own pace, whatever the backoff"
+    assert script.tell("asked", RUNNING, 2, "") == (DIAL,), "the policy's own pace, whatever the backoff"
     script.tell("connected")
-    assert script.answer(View(RUNNING, 1)) == (Up(""), Told(1, RUNNING, ""))
+    assert script.answer(View(RUNNING, 2)) == (Up(""), Told(2, RUNNING, ""))
 
 
 # === Tokens. ===

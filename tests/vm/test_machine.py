@@ -79,7 +79,7 @@ def test_nothing_is_left_when_listening_fails() -> None:
     assert is_gone(int(heard[0]))
 
 
-@pytest.mark.slow
+@pytest.mark.long  # with the machine: beside a whole `make test` its ten seconds are too few
 def test_a_machine_dies_with_whoever_listens() -> None:
     listening = (
         "import sys\n"
