@@ -239,7 +239,7 @@ class Session:
             effects += self._say_wish(now)
         elif stranger or (view.rung is not _RUNNING and errand.rung is _RUNNING):
             errand.let_go()
-            effects.append(Found(view.generation, view.rung))
+            effects.insert(0, Found(view.generation, view.rung))  # before terms: shadow would wake in words only
         elif errand.held and view.rung is not _RUNNING and view.generation == errand.generation:
             effects += self._say_wish(now)  # renews the lease
         elif errand.held:
@@ -253,7 +253,7 @@ class Session:
         if self.errand.pending(now):
             effects += self._say_wish(now)
         elif first:  # nobody knows what we did before our restart: resuming what runs does no harm
-            effects.append(Found(self.errand.generation, Rung.FROZEN))
+            effects.insert(0, Found(self.errand.generation, Rung.FROZEN))
         return tuple(effects)
 
     def _confirmed(self, now: float, out: Out, view: View) -> Effects:

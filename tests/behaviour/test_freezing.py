@@ -230,7 +230,9 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(pod: SleepyPod) -> Non
     client = pod.client()
     client.ask("GET", "/")
     pod.freezer.until(lambda: pod.freezer.calls[-1].wish.wanted is Wanted.ACTIVE)
+    port = client.sock.getsockname()[1]
     client.close()
+    pod.sidecar.let_go_of(port)
     go.set()
     pod.served()
 

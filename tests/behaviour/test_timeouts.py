@@ -147,7 +147,7 @@ def test_a_client_that_does_not_read_is_cut_all_the_same(max_pod: Pod) -> None:
         while True:
             app.send(b"x" * 65536)
     # Its unread bytes hide our end from the client; the kernel knows that nobody holds the other side any more.
-    max_pod.sidecar.let_go_of(client)
+    max_pod.sidecar.let_go_of(client.sock.getsockname()[1])
 
 
 @pytest.mark.qp("QP-171")

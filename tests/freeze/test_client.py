@@ -78,8 +78,8 @@ class Side:
 
     async def ready(self) -> None:
         self.client.begin()
-        await self.heard("up")
         await self.heard("found")
+        await self.heard("up")
 
     async def wished(self, rung: Rung, generation: int) -> tuple[Any, ...]:
         self.ask(rung, generation)
@@ -137,9 +137,9 @@ def test_a_freezer_is_greeted_once_and_then_told_every_wish_on_one_connection(
 ) -> None:
     async def scene(side: Side) -> None:
         side.client.begin()
+        assert await side.heard("found") == ("found", 0, RUNNING)
         assert await side.heard("terms") == ("terms", EAGER)
         assert await side.heard("up") == ("up", "scripted") and side.client.name == "scripted"
-        assert await side.heard("found") == ("found", 0, RUNNING)
         assert await side.wished(FROZEN, 1) == ("answer", 1, FROZEN, "scripted")
         assert await side.wished(RUNNING, 2) == ("answer", 2, RUNNING, "scripted")
         assert await side.wished(THROTTLED, 3) == ("answer", 3, THROTTLED, "scripted")
@@ -564,9 +564,9 @@ def test_a_daemon_of_old_is_spoken_to_in_its_own_words(play: Callable[..., None]
 
     async def scene(side: Side) -> None:
         side.client.begin()
+        assert await side.heard("found") == ("found", 0, FROZEN), "whatever it holds has to be resumed"
         assert (await side.heard("terms"))[1].throttle_after_s is None
         assert await side.heard("up") == ("up", "container-freezer")
-        assert await side.heard("found") == ("found", 0, FROZEN), "whatever it holds has to be resumed"
         assert (await side.wished(RUNNING, 1))[2] is RUNNING
         assert (await side.wished(FROZEN, 2))[2] is FROZEN
         side.client.terminate()

@@ -111,13 +111,14 @@ def wish(wanted: Wanted, generation: int, reason: str, rung: Rung = FROZEN) -> S
 
 
 @pytest.mark.fz("FZ-068", "FZ-110")
-def test_the_first_answer_brings_terms_then_the_freezer_then_what_it_holds() -> None:
+def test_the_first_answer_brings_what_it_holds_then_terms_then_the_freezer() -> None:
+    """Terms may say shadow, and a wake in shadow is only words: what sleeps already is woken before they hold."""
     script = Script()
     script.tell("began")
     script.tell("connected")
     policy = DEFAULTS._replace(mode=Mode.SHADOW)
     assert script.answer(View(FROZEN, 9, "cgroup2", session="s", policy=policy)) == (
-        Terms(policy), Up("cgroup2"), Found(9, FROZEN),
+        Found(9, FROZEN), Terms(policy), Up("cgroup2"),
     )  # fmt: skip
     assert script.session.secret == "s" and script.session.phase is Phase.READY
 
@@ -126,7 +127,7 @@ def test_terms_are_told_when_they_change_and_the_fallback_when_there_are_none() 
     script = Script()
     script.tell("began")
     script.tell("connected")
-    assert script.answer(View(RUNNING, 0))[0] == Terms(DEFAULTS)
+    assert script.answer(View(RUNNING, 0))[1] == Terms(DEFAULTS)
     script.tell("asked", FROZEN, 1, "")
     assert script.answer(View(FROZEN, 1)) == (Told(1, FROZEN, ""),), "none in this answer: none changed"
     script.tell("asked", RUNNING, 2, "")
@@ -153,7 +154,7 @@ def test_who_knows_no_version_1_is_a_daemon_of_old(status: int, body: bytes) -> 
     script = Script()
     script.tell("began")
     script.tell("connected")
-    assert script.tell("answered", status, body) == (Terms(DEFAULTS), Up("container-freezer"), Found(0, FROZEN))
+    assert script.tell("answered", status, body) == (Found(0, FROZEN), Terms(DEFAULTS), Up("container-freezer"))
 
 
 @pytest.mark.fz("FZ-069", "FZ-097")
@@ -510,7 +511,7 @@ def test_throttling_is_not_offered_to_a_daemon_of_old() -> None:
     session = Session(Random(1), DEFAULTS._replace(mode=Mode.THROTTLE))
     session.began(0.0)
     session.connected(0.0)
-    (terms, *_) = session.answered(0.0, 404, b"")
+    _, terms, _ = session.answered(0.0, 404, b"")
     assert isinstance(terms, Terms) and terms.policy.mode is Mode.OFF
 
 

@@ -232,9 +232,8 @@ class Sidecar:
         assert found is not None
         return int(found[1]) * 1024
 
-    def let_go_of(self, client: Wire) -> None:
-        """Waits until the kernel no longer has an established connection to that client on our side."""
-        port = client.sock.getsockname()[1]
+    def let_go_of(self, port: int) -> None:
+        """Waits until our side has closed its connection to the client of that port."""
         deadline = time.monotonic() + PATIENCE
         while self._established_to(port):
             assert time.monotonic() < deadline, f"the connection of port {port} is still held"
@@ -245,7 +244,8 @@ class Sidecar:
         for family in ("tcp", "tcp6"):
             with open(f"/proc/{self.process.pid}/net/{family}") as table:
                 rows += [line.split() for line in table.readlines()[1:]]
-        return any(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+        held = ("01", "08")  # ESTABLISHED, CLOSE_WAIT: the client has left, and we have not
+        return any(row[2].endswith(f":{port:04X}") and row[3] in held for row in rows)
 
 
 class Pod:

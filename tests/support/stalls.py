@@ -1,0 +1,125 @@
+"""A pytest plugin: a test that failed while the machine stood still is asked again, and the end of the run says so.
+
+The tests measure real time against real processes: a probe's 50 ms, a freezer's 0.3 s. On a shared machine the
+hypervisor sometimes takes both cores away for longer than that, and then a failure says nothing about the code. A
+witness, a process beside each test worker that does nothing but sleep 5 ms at a time, tells when that happened. Only
+then, and at most twice, is the test run again (by pytest-rerunfailures); a failure without a stall stands at once, and
+one that comes back stands too. Every such test is named with its stall and its first failure in the summary.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+STALL = 0.025  # seconds; the shortest margin that the tests leave to the machine (a 50 ms probe step seen at 75 ms)
+RERUNS = 2
+
+_WITNESS = """
+import os, select, time
+os.write(1, b"%d\\n" % os.getpid())
+end = select.poll()
+end.register(1, 0)  # POLLERR: nobody listens any more
+before = time.monotonic()
+while not end.poll(5):
+    now = time.monotonic()
+    if now - before >= 0.01:
+        try:
+            os.write(1, b"%.4f\\n" % (now - before))
+        except BlockingIOError:
+            pass
+    before = now
+"""
+
+
+class Witness:
+    """Notes for how long the machine ran nothing of ours; `pid` is the sleeping process."""
+
+    def __init__(self) -> None:
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        # Through a shell that ends: the tests count the children of their own process.
+        start = ["sh", "-c", '"$0" -I -S -c "$1" 2>/dev/null &', sys.executable, _WITNESS]
+        subprocess.run(start, stdin=subprocess.DEVNULL, stdout=theirs, check=True)
+        os.close(theirs)
+        self.pid = 0
+        self._rest = b""
+        while not self.pid:
+            self.stalls()
+        os.set_blocking(self._pipe, False)
+
+    def stalls(self) -> list[float]:
+        """The gaps, in seconds, that were noted since the last call."""
+        told = b""
+        with contextlib.suppress(BlockingIOError):
+            told = os.read(self._pipe, 65536)  # the whole pipe
+        lines = (self._rest + told).split(b"\n")
+        self._rest = lines.pop()
+        if lines and not self.pid:
+            self.pid = int(lines.pop(0))
+        return [float(line) for line in lines]
+
+    def close(self) -> None:
+        """The witness ends by itself when it notices."""
+        os.close(self._pipe)
+
+
+class Judge:
+    """Says of a failed test whether the machine stood still for `STALL` or longer while it ran."""
+
+    def __init__(self, witness: Witness) -> None:
+        self.witness = witness
+        self.longest = 0.0
+
+    def harmed(self) -> bool:
+        """Whether the running attempt's failure is to be doubted."""
+        self.longest = max([self.longest, *self.witness.stalls()])
+        return self.longest >= STALL
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Every attempt starts without a stall."""
+        self.witness.stalls()
+        self.longest = 0.0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        """What the machine did travels with the report, from a worker to the terminal too."""
+        report = yield
+        if report.failed or report.outcome == "rerun":
+            self.harmed()
+            report.user_properties.append(("stall", round(self.longest, 4)))
+        return report
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """The long tests are exempt: their figures are read by people."""
+        for item in items:
+            if not item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.flaky(reruns=RERUNS, condition=self.harmed))
+
+    def pytest_unconfigure(self) -> None:
+        """Ends the witness with its worker."""
+        self.witness.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whoever runs tests gets a witness: each worker of a divided run, or the only process."""
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        config.pluginmanager.register(Judge(Witness()), "stalls")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names what was asked again; a dot must not hide it."""
+    again = terminalreporter.stats.get("rerun", [])
+    if not again:
+        return
+    terminalreporter.section("asked again: the machine stood still meanwhile", yellow=True)
+    for report in again:
+        stall = dict(report.user_properties).get("stall", 0.0)
+        terminalreporter.line(f"{report.nodeid} (for {stall * 1000:.0f} ms)")
+        crash = getattr(report.longrepr, "reprcrash", None)
+        for line in str(crash.message if crash else report.longrepr).splitlines()[:3]:
+            terminalreporter.line(f"    {line}")
