@@ -259,7 +259,7 @@ class Sidecar:
 
     def _before_sleep(self) -> None:
         """Nothing of ours may touch the app while it sleeps: no pooled connection, no probe (FZ-030, FZ-041)."""
-        self.pool.leave_alone()
+        self.pool.rest()
         self.prober.slept()
 
     def _probed(self, ready: bool) -> None:

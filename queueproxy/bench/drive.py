@@ -31,6 +31,7 @@ class Scenario:
     carried: int = 0  # bytes of body through the proxy per request, both ways; 0 when that is not the point
     websocket: bool = False  # a request is one message and its echo
     headers: tuple[str, ...] = ()  # beside Host
+    rate: int = 0  # requests per second over all connections; 0: as fast as they are answered
 
 
 # What an ingress puts around a browser's request, without a traceparent: that decides about sampling.
@@ -46,6 +47,8 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("small", "/"),
+        # About a third of what the slowest subject does on two cores shared with origin and generator.
+        Scenario("paced", "/", rate=1000),
         Scenario("ingress", "/shop/basket?item=17&amount=2", headers=INGRESS),
         Scenario("64k", "/bytes/65536", carried=65536),
         Scenario("1m", "/bytes/1048576", carried=1 << 20),
@@ -81,7 +84,7 @@ class Driver:
         return "wrk" if self.program else "own"
 
     def run(self, port: int, scenario: Scenario, connections: int, seconds: float) -> Report:
-        if self.program is None or scenario.websocket:  # wrk speaks no WebSocket
+        if self.program is None or scenario.websocket or scenario.rate:  # wrk does neither
             return self._own(port, scenario, connections, seconds)
         if not scenario.send:
             return self._wrk(port, scenario, connections, seconds, None)
@@ -102,6 +105,7 @@ class Driver:
         argv = [sys.executable, "-m", "queueproxy.bench.load", f"--port={port}", f"--path={scenario.path}"]
         argv += [f"--body={scenario.send}", f"--connections={connections}", f"--seconds={seconds}"]
         argv += ["--websocket"] if scenario.websocket else []
+        argv += [f"--rate={scenario.rate}"] if scenario.rate else []
         argv += [f"--header={header}" for header in scenario.headers]
         report = json.loads(_output(argv, seconds))
         histogram = Histogram()

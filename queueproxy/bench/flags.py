@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--scenarios",
         type=_names(scenarios, {"bodies": BODIES}),
-        default=("small",),
+        default=("small", "paced"),
         metavar="A,B",
         help=f"some of {','.join(scenarios)}; `bodies` is {','.join(BODIES)}",
     )

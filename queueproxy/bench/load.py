@@ -2,9 +2,10 @@
 
     python -m queueproxy.bench.load --port 8012 --connections 32 --seconds 3
 
-With `--websocket` each connection upgrades first and then says messages of `--body` bytes, one per echo. Writes one
-JSON object: requests, errors, seconds and the histogram. It stands in for wrk where that is not installed; being
-Python it costs more of the shared CPU, so compare figures of one generator only.
+With `--websocket` each connection upgrades first and then says messages of `--body` bytes, one per echo. With `--rate`
+the connections ask that often a second together instead of as often as they are answered. Writes one JSON object:
+requests, errors, seconds and the histogram. It stands in for wrk where that is not installed; being Python it costs
+more of the shared CPU, so compare figures of one generator only.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
-import httptools
-
+from queueproxy.bench.asker import Asker
 from queueproxy.bench.histogram import Histogram
 from queueproxy.bench.loop import run
+from queueproxy.bench.pace import paced
 from queueproxy.bench.talk import Talker, talkers
 
 __all__ = ["Load", "main", "request_bytes"]
@@ -34,49 +35,6 @@ def request_bytes(path: str, host: str, body: int = 0, headers: Sequence[str] = 
     lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", f"Host: {host}", *headers]
     lines += [f"Content-Length: {body}"] if body else []
     return "\r\n".join([*lines, "", ""]).encode() + b"x" * body
-
-
-class Asker(asyncio.Protocol):
-    """One connection, one request at a time."""
-
-    __slots__ = ("answering", "asked_ns", "load", "parser", "transport")
-
-    def __init__(self, load: Load) -> None:
-        self.load = load
-        self.transport: Any = None
-        self.parser = httptools.HttpResponseParser(self)
-        self.asked_ns = 0
-        self.answering = True  # a request is out
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.ask()
-
-    def ask(self) -> None:
-        self.answering = True
-        self.asked_ns = perf_counter_ns()
-        self.transport.write(self.load.request)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.transport.close()
-
-    def on_message_complete(self) -> None:
-        now_ns = perf_counter_ns()
-        load = self.load
-        if not 200 <= self.parser.get_status_code() < 300:
-            load.errors += 1
-        load.histogram.record((now_ns - self.asked_ns) // 1000)
-        self.answering = False
-        if now_ns >= load.until_ns or not self.parser.should_keep_alive():
-            self.transport.close()
-        else:
-            self.ask()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.load.left(self, failed=self.answering)
 
 
 class Load:
@@ -167,12 +125,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--body", type=int, default=0, help="bytes to POST with every request (default: GET)")
     parser.add_argument("--websocket", action="store_true", help="upgrade, then say --body bytes per message")
     parser.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help="as often as you like")
+    parser.add_argument(
+        "--rate", type=int, default=0, help="requests per second over all connections (default: no pause)"
+    )
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3.0)
     flags = parser.parse_args(argv)
     host = f"{flags.host}:{flags.port}"
     request = request_bytes(flags.path, host, flags.body, flags.header)
-    made = talkers(flags.path, host, flags.body) if flags.websocket else Asker
+    made: Callable[[Load], Asker | Talker] = paced(flags.rate) if flags.rate else Asker
+    if flags.websocket:
+        made = talkers(flags.path, host, flags.body)
     load = Load(flags.host, flags.port, request, flags.connections, flags.seconds, made)
     print(json.dumps(load.report(run(load.run()))))
     return 0

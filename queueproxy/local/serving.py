@@ -227,7 +227,7 @@ class Serving:
 
     def _slept(self) -> None:
         """The app is about to sleep: no connection to it may survive (FZ-030, FZ-041)."""
-        self._pool.leave_alone()
+        self._pool.rest()
         self.prober.slept()
 
     def _awake_for_ever(self, why: str) -> None:

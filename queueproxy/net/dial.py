@@ -36,23 +36,19 @@ class DialTimeout(Exception):
     """Every attempt of the schedule timed out."""
 
 
-def connect_at_once(host: str, port: int) -> socket.socket | None:
-    """A connected socket, when the kernel shakes hands within `connect`, as it does on loopback.
+def connect_at_once(sock: socket.socket, host: str, port: int) -> bool:
+    """Connects a socket of `socket_for`, when the kernel shakes hands within `connect`, as it does on loopback.
 
-    None: nothing came of it and nothing is left; `dial` tries with patience, and tells why not.
+    False: nothing came of it and the socket is closed; `dial` tries with patience, and tells why not.
     """
-    try:
-        sock = _socket_for(host)
-    except OSError:
-        return None
     try:
         # Asked again it says how the first try ended: 20 us less than poll and SO_ERROR, from cold caches.
         if sock.connect_ex((host, port)) in (0, errno.EINPROGRESS) and sock.connect_ex((host, port)) in _CONNECTED:
-            return sock
+            return True
     except OSError:
         pass
     sock.close()
-    return None
+    return False
 
 
 async def dial(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
@@ -66,7 +62,7 @@ async def dial(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.
             await asyncio.sleep(random.uniform(0.03, 0.06))
         sock: socket.socket | None = None
         try:
-            sock = _socket_for(host)
+            sock = socket_for(host)
             if await _connected(loop, sock, (host, port), timeout * random.uniform(1 - JITTER, 1 + JITTER)):
                 return sock
         except BaseException as error:
@@ -122,7 +118,8 @@ def _opened(
         sock.close()  # the transport was closed before it was made
 
 
-def _socket_for(host: str) -> socket.socket:
+def socket_for(host: str) -> socket.socket:
+    """A socket that can be connected to that address. Raises OSError."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)  # before the handshake, which announces it

@@ -83,6 +83,8 @@ def test_the_budgets_are_those_of_the_design() -> None:
         ("cpu_us/small/32", 0.5, "peer"),
         ("p99_ms/small/32", 1.3, "bare"),
         ("p99_ms/small/32", 0.5, "peer"),
+        ("p99_ms/paced/32", 1.3, "bare"),
+        ("p99_ms/paced/32", 1.0, "peer"),
         ("log_instructions_ratio", 1 + 8 / 33, None),
         ("traces_instructions_ratio", 1.05, None),
         ("rss_mb", 33.0, None),

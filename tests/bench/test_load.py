@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from queueproxy.bench import load as load_module
+from queueproxy.bench.asker import Asker
 from queueproxy.bench.load import MAX_ERRORS, Load, request_bytes
 from queueproxy.bench.origin import Origin
+from queueproxy.bench.pace import paced
 
 
 class Server(asyncio.Protocol):
@@ -31,7 +33,12 @@ class Server(asyncio.Protocol):
 
 
 def loaded(
-    protocol: Callable[[], asyncio.Protocol] | None, *, connections: int = 4, seconds: float = 0.2, body: int = 0
+    protocol: Callable[[], asyncio.Protocol] | None,
+    *,
+    connections: int = 4,
+    seconds: float = 0.2,
+    body: int = 0,
+    made: Callable[[Load], Asker] = Asker,
 ) -> tuple[Load, float]:
     async def run() -> tuple[Load, float]:
         loop = asyncio.get_running_loop()
@@ -40,7 +47,7 @@ def loaded(
         if protocol is None:  # nobody listens there any more
             server.close()
             await server.wait_closed()
-        load = Load("127.0.0.1", port, request_bytes("/", "h", body), connections, seconds)
+        load = Load("127.0.0.1", port, request_bytes("/", "h", body), connections, seconds, made)
         took = await load.run()
         server.close()
         return load, took
@@ -124,3 +131,29 @@ def test_a_request_has_the_headers_it_is_given() -> None:
     assert request_bytes("/", "h", headers=("A: 1",)) == b"GET / HTTP/1.1\r\nHost: h\r\nA: 1\r\n\r\n"
     posted = b"POST / HTTP/1.1\r\nHost: h\r\nA: 1\r\nContent-Length: 2\r\n\r\nxx"
     assert request_bytes("/", "h", 2, ("A: 1",)) == posted
+
+
+def test_a_pace_is_kept_over_all_connections_whatever_an_answer_takes() -> None:
+    load, took = loaded(lambda: Origin({}), connections=5, seconds=1.0, made=paced(200))
+    assert load.errors == 0 and took < 3
+    assert 150 <= load.histogram.total <= 201, "200 in a second; fewer only where the machine stood still"
+    assert load.histogram.percentile(50) < 5000
+
+
+def test_what_waits_for_a_late_answer_counts_from_when_it_was_due() -> None:
+    class Slow(Origin):
+        """Keeps the first answer back for 0.3 s."""
+
+        kept = False
+
+        def on_message_complete(self) -> None:
+            if Slow.kept:
+                super().on_message_complete()
+            else:
+                Slow.kept = True
+                asyncio.get_running_loop().call_later(0.3, super().on_message_complete)
+
+    load, _ = loaded(lambda: Slow({}), connections=1, seconds=0.6, made=paced(100))
+    # Thirty were due meanwhile, each 10 ms later than the one before: 300, 290 ... of at most sixty.
+    assert 100_000 <= load.histogram.percentile(75) <= 200_000
+    assert load.histogram.percentile(99) >= 250_000

@@ -22,6 +22,7 @@ from queueproxy.net.dial import (
     connect_at_once,
     dial,
     open_transport,
+    socket_for,
 )
 from tests.support.probed import App, both_loops, refusing_port
 
@@ -47,9 +48,9 @@ async def opened(port: int) -> asyncio.Transport:
 def test_on_loopback_a_connection_needs_no_turn_of_the_loop(run: Run) -> None:
     async def main() -> None:
         async with App() as app:
-            sock = connect_at_once("127.0.0.1", app.port)
-            assert sock is not None and sock.getpeername() == ("127.0.0.1", app.port)
-            sock.close()
+            with socket_for("127.0.0.1") as sock:
+                assert connect_at_once(sock, "127.0.0.1", app.port)
+                assert sock.getpeername() == ("127.0.0.1", app.port)
 
     run(main())
 
@@ -64,8 +65,8 @@ def test_what_cannot_be_connected_at_once_leaves_nothing_open() -> None:
         for one in crowd:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
-        assert connect_at_once("127.0.0.1", port) is None
-        assert connect_at_once(*full.getsockname()) is None
+        assert not connect_at_once(socket_for("127.0.0.1"), "127.0.0.1", port)
+        assert not connect_at_once(socket_for("127.0.0.1"), *full.getsockname())
         for one in crowd:
             one.close()
     assert set(os.listdir("/proc/self/fd")) == before
@@ -142,8 +143,7 @@ def test_without_a_descriptor_to_be_had_the_kernels_reason_is_told(monkeypatch: 
     def none_left(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "")
 
-    monkeypatch.setattr(dialling, "_socket_for", none_left)
-    assert connect_at_once("127.0.0.1", 1) is None
+    monkeypatch.setattr(dialling, "socket_for", none_left)
 
     async def main() -> None:
         with pytest.raises(DialError, match="too many open files"):

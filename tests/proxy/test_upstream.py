@@ -1,7 +1,10 @@
 """The pool: who is taken, who is dropped, when; and dialling for real."""
 
 import asyncio
+import errno
 import gc
+import os
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -209,7 +212,7 @@ def test_nothing_is_left_of_a_connection_without_the_collector(run: Run) -> None
 
 @pytest.mark.fz("FZ-035")
 def test_a_dial_that_outlives_its_request_does_not_reach_a_sleeping_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queueproxy.proxy.upstream.connect_at_once", lambda host, port: None)
+    monkeypatch.setattr("queueproxy.proxy.upstream.connect_at_once", lambda sock, host, port: sock.close())
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -219,14 +222,45 @@ def test_a_dial_that_outlives_its_request_does_not_reach_a_sleeping_app(monkeypa
         pool = Pool(loop, "127.0.0.1", port, 1)
         called: list[object] = []
         pool.dial(called.append, called.append)
-        pool.leave_alone()  # the client has left, and the app is put to sleep before the dial's first turn
+        pool.rest()  # the client has left, and the app is put to sleep before the dial's first turn
         for _ in range(5):
             await asyncio.sleep(0)
         assert (called, accepted) == ([], [])
+        pool.leave_alone()
         server.close()
         await server.wait_closed()
 
     asyncio.run(scenario())
+
+
+@both_loops
+@pytest.mark.fz("FZ-030", "FZ-035")
+def test_one_socket_is_ready_for_the_request_that_wakes_the_app(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "")
+
+    async def main() -> None:
+        async with App() as app:
+            pool = Pool(asyncio.get_running_loop(), "127.0.0.1", app.port, 1)
+            before = set(os.listdir("/proc/self/fd"))
+            pool.rest()
+            pool.rest()
+            assert app.accepted == 0 and len(set(os.listdir("/proc/self/fd")) - before) == 1
+            monkeypatch.setattr("queueproxy.proxy.upstream.socket_for", none_left)
+            monkeypatch.setattr("queueproxy.net.dial.socket_for", none_left)
+            got: list[Any] = []
+            pool.dial(got.append, pytest.fail)
+            pool.dial(pytest.fail, got.append)  # the next one makes its own, and there is none to be had
+            await app.until(lambda: app.accepted == 1 and len(got) == 2)
+            assert b"too many open files" in got[1].text.encode()
+            got[0].drop()
+            await app.until(lambda: not app.open)
+            monkeypatch.undo()
+            pool.rest()
+            pool.leave_alone()
+            await app.until(lambda: set(os.listdir("/proc/self/fd")) == before)
+
+    run(main())
 
 
 class _Accepts(asyncio.Protocol):
