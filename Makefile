@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory --warn-undefined-variables
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where it is set each of the hundreds of processes compiles all it imports again, and pytest rewrites every assertion.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The tests that need a command skip loudly without it. command:package
 TOOLS := ip:iproute2 node:nodejs curl:curl nginx:nginx haproxy:haproxy containerd:containerd runc:runc
@@ -15,6 +17,8 @@ NICE_TOOLS := wrk:wrk slowhttptest:slowhttptest prometheus:prometheus
 PYTEST := $(BIN)/python -m pytest
 # Four on two cores: most of the tests that take long wait, and those of one group run one after the other.
 WORKERS := -n 4 --dist loadgroup
+# Those that are fast compute: one for each core.
+FAST_WORKERS := -n auto --dist loadgroup
 
 .PHONY: help demo demo-serve demo-node test test-fast test-long test-v2-vm lint bench fuzz coverage-doc clean tools vm-tools
 
@@ -34,7 +38,7 @@ test: lint tools ## everything except the long tests
 	@$(PYTEST) $(WORKERS) -m "not long"
 
 test-fast: $(VENV)/.test ## under a minute; no root, no extra packages
-	@$(PYTEST) $(WORKERS) -m "not slow and not root and not long"
+	@$(PYTEST) $(FAST_WORKERS) -m "not slow and not root and not long"
 
 test-long: tools vm-tools $(VENV)/.test ## the tests that take longer than a minute each
 	@$(PYTEST) -m long --timeout 1800 || [ $$? = 5 ]  # 5: there are none

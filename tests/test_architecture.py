@@ -139,6 +139,7 @@ def _tracked() -> list[Path]:
     return [ROOT / name for name in run.stdout.decode().split("\0") if name]
 
 
+@pytest.mark.slow  # reads every test
 @ONE_PARSES_THEM
 def test_the_coverage_table_is_current() -> None:
     assert contract_coverage.TABLE.exists() and contract_coverage.TABLE.read_text() == contract_coverage.rendered(), (
