@@ -347,9 +347,10 @@ class Keeper:
         for uid in self._harm.due(now):
             mover = self._movers.get(uid)
             why = self._harm.looked(uid, mover.pids()) if mover is not None else ""
-            if why:
+            actions = self.ledger.harmed(now, uid, why) if why else ()
+            if actions:  # it does not ask about a pod that ends, or is spared already
                 self._log.warning("sleep harmed a pod; its revision is throttled for a while", pod=uid, why=why)
-                self._carry_out(self.ledger.harmed(now, uid, why))
+                self._carry_out(actions)
         self._carry_out(self.ledger.on_deadline(now))
 
     # -- looking around (see patrol.py)
