@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.e2e_figures import measure_resume, measure_wakes, percentile, share_of_core, undisturbed
-from tests.support.e2e_spec import CODE, USER
+from tests.support.e2e_spec import CODE
 from tests.support.e2e_watch import Kubelet
 from tests.support.e2e_world import QUICK, World, annotated
+from tests.support.sidecar import USER
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
