@@ -1,10 +1,11 @@
 """A pytest plugin: a test that failed while the machine stood still is asked again, and the end of the run says so.
 
 The tests measure real time against real processes: a probe's 50 ms, a freezer's 0.3 s. On a shared machine the
-hypervisor sometimes takes a core away for longer than that, and then a failure says nothing about the code. A witness,
-a process for each core that does nothing but sleep 5 ms at a time, tells each test worker when that happened. Only
-then, and at most twice, is the test run again (by pytest-rerunfailures); a failure without a stall stands at once, and one
-that comes back stands too. Every such test is named with its stall and its first failure in the summary.
+hypervisor sometimes takes a core away for longer than that, and then a failure says nothing about the code. A
+witness, a process for each core that does nothing but sleep 5 ms at a time, tells each test worker when that
+happened. Only then, and at most twice, is the test run again (by pytest-rerunfailures); a failure without a stall
+stands at once, and one that comes back stands too. Every such test is named with its stall and its first failure in
+the summary.
 """
 
 import contextlib
