@@ -1,11 +1,14 @@
-"""A pytest plugin: a test that failed while the machine stood still is asked again, and the end of the run says so.
+"""A pytest plugin: a test that failed while the machine stood still, or had no core for it, is asked again, and the end
+of the run says so.
 
 The tests measure real time against real processes: a probe's 50 ms, a freezer's 0.3 s. On a shared machine the
-hypervisor sometimes takes a core away for longer than that, and then a failure says nothing about the code. A
-witness, a process for each core that does nothing but sleep 5 ms at a time, tells each test worker when that
-happened. Only then, and at most twice, is the test run again (by pytest-rerunfailures); a failure without a stall
-stands at once, and one that comes back stands too. Every such test is named with its stall and its first failure in
-the summary.
+hypervisor sometimes takes a core away for longer than that, or other tests have them all, and then a failure says
+nothing about the code. Two witnesses tell each test worker of that. A process for each core does nothing but sleep 5
+ms at a time, and notes when it was more. The kernel counts for how long somebody was ready to run and had to wait
+(/proc/pressure/cpu, where there is one). Only when one of them has something to tell, and at most twice, is the test
+run again (by pytest-rerunfailures); any other failure stands at once, and one that comes back stands too. Every such
+test is named with its stall and its first failure in the summary: whether that was the machine's doing is for the
+reader to judge.
 """
 
 import contextlib
@@ -19,6 +22,7 @@ import pytest
 from pytest_rerunfailures import StatusDB
 
 STALL = 0.025  # seconds; the shortest margin that the tests leave to the machine (a 50 ms probe step seen at 75 ms)
+CONTENDED = 0.1  # seconds; a tenth of what most tests with a clock allow for
 RERUNS = 2
 
 # One for each core: a host that takes one away leaves whoever runs on the other none the wiser.
@@ -82,23 +86,35 @@ class Witness:
         os.close(self._pipe)
 
 
+def waited() -> float:
+    """Seconds, since boot, in which some task was ready and had no core; 0.0 where the kernel does not count them."""
+    try:
+        with open("/proc/pressure/cpu") as pressure:
+            return int(pressure.readline().rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError):
+        return 0.0
+
+
 class Judge:
-    """Says of a failed test whether the machine stood still for `STALL` or longer while it ran."""
+    """Says of a failed test whether the machine stood still for `STALL` while it ran, or was contended for as long as
+    `CONTENDED`."""
 
     def __init__(self, witness: Witness) -> None:
         self.witness = witness
         self.longest = 0.0
+        self.waited = 0.0  # before the attempt
 
     def harmed(self) -> bool:
         """Whether the running attempt's failure is to be doubted."""
         self.longest = max([self.longest, *self.witness.stalls()])
-        return self.longest >= STALL
+        return self.longest >= STALL or waited() - self.waited >= CONTENDED
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Every attempt starts without a stall."""
         self.witness.stalls()
         self.longest = 0.0
+        self.waited = waited()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
@@ -107,6 +123,7 @@ class Judge:
         if report.failed or report.outcome == "rerun":
             self.harmed()
             report.user_properties.append(("stall", round(self.longest, 4)))
+            report.user_properties.append(("waited", round(waited() - self.waited, 4)))
         return report
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -138,10 +155,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     again = terminalreporter.stats.get("rerun", [])
     if not again:
         return
-    terminalreporter.section("asked again: the machine stood still meanwhile", yellow=True)
+    terminalreporter.section("asked again: the machine stood still meanwhile, or was contended", yellow=True)
     for report in again:
-        stall = dict(report.user_properties).get("stall", 0.0)
-        terminalreporter.line(f"{report.nodeid} (for {stall * 1000:.0f} ms)")
+        known = dict(report.user_properties)
+        stall, contended = (known.get(name, 0.0) * 1000 for name in ("stall", "waited"))
+        terminalreporter.line(f"{report.nodeid} (stalled for {stall:.0f} ms, contended for {contended:.0f} ms)")
         crash = getattr(report.longrepr, "reprcrash", None)
         for line in str(crash.message if crash else report.longrepr).splitlines()[:3]:
             terminalreporter.line(f"    {line}")

@@ -289,7 +289,8 @@ class CpuContract:
             began_at = monotonic()
             assert throttle.restore() is Squeeze.RESTORED
             while work.counts() == before:
-                assert monotonic() - began_at < 0.1, "nothing moves 100 ms after the limit was lifted"
+                # A busy machine gives it a turn late, too; the period that it must not wait for is a second.
+                assert monotonic() - began_at < 0.5, "nothing moves half a second after the limit was lifted"
 
     @pytest.mark.fz("FZ-081")
     def test_the_bounds_are_the_kernel_s(self, lab: Lab) -> None:
