@@ -47,7 +47,7 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("small", "/"),
-        # About a third of what the slowest subject does on two cores shared with origin and generator.
+        # A tenth of what the slowest subject was measured to do on two cores shared with origin and wrk: nobody queues.
         Scenario("paced", "/", rate=1000),
         Scenario("ingress", "/shop/basket?item=17&amount=2", headers=INGRESS),
         Scenario("64k", "/bytes/65536", carried=65536),

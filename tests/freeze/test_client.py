@@ -24,7 +24,7 @@ from queueproxy.freeze.wire import OldAction, Problem, Wanted
 from tests.support.rawhttp import PATIENCE
 from tests.support.scripted_freezer import EAGER, HANG, HANG_UP, Call, ScriptedFreezer, problem, response
 
-pytestmark = pytest.mark.slow  # real sockets, real deadlines
+pytestmark = [pytest.mark.slow, pytest.mark.clock]  # real sockets, real deadlines
 
 RUNNING, THROTTLED, FROZEN = Rung.RUNNING, Rung.THROTTLED, Rung.FROZEN
 BRISK = Patience(connect=0.5, attempt=0.3, old_attempt=0.5, total=0.6, backoff=0.01, urgent_cap=0.05, backoff_cap=0.1)

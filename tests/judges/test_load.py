@@ -140,9 +140,8 @@ def test_a_random_mix_is_answered_right(loop: str, slots: int, seconds: float) -
 @pytest.mark.qp("QP-074", "QP-084", "QP-086", "QP-087", "QP-145", "QP-153", "QP-156")
 @pytest.mark.parametrize("slots", [0, 1, 10], ids=["no limit", "limit 1", "limit 10"])
 def test_a_long_random_mix_is_answered_right(slots: int) -> None:
-    # With one slot ten may wait, and half of these may have left a request behind: while a queued request's client is
-    # not read, its leaving is noticed only when the request's turn comes. Pipelining puts no two of a client in line.
-    workers = 6 if slots == 1 else 48
+    # With one slot ten may wait: no more clients than that, pipelining does not put two of one client in line.
+    workers = 11 if slots == 1 else 48
     with judged(MIXED_APP, CONTAINER_CONCURRENCY=str(slots)) as stage:
         mixed, watch = mixed_run(stage, workers=workers, seconds=40.0, seed=slots)
         assert_sound(stage, mixed, watch, pool_limit=slots or UNLIMITED_POOL)

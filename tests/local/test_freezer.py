@@ -19,6 +19,8 @@ from queueproxy.local.journal import run_name
 from queueproxy.local.procfs import identity
 from queueproxy.local.stopper import SessionStopper
 
+pytestmark = pytest.mark.clock  # milliseconds of cadence and deadlines
+
 needs_root = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED: cgroups need root"),

@@ -15,6 +15,8 @@ from queueproxy.freeze.node.transition import Outcome
 from queueproxy.local import placement, procfs
 from queueproxy.local.stopper import SessionStopper
 
+pytestmark = pytest.mark.clock  # milliseconds of cadence and deadlines
+
 # A first process with two children of the same session, each writing to one pipe for ever: output means somebody runs.
 BABBLERS = """
 import os, sys

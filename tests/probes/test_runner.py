@@ -15,6 +15,8 @@ from queueproxy.probes.runner import Prober
 from queueproxy.probes.spec import decode
 from tests.support.probed import App, both_loops, ok, refusing_port
 
+pytestmark = pytest.mark.clock  # milliseconds of cadence and deadlines
+
 Run = Callable[[Any], Any]
 SECOND = {"periodSeconds": 1, "timeoutSeconds": 1}
 

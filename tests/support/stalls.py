@@ -8,7 +8,8 @@ ms at a time, and notes when it was more. The kernel counts for how long somebod
 (/proc/pressure/cpu, where there is one). Only when one of them has something to tell, and at most twice, is the test
 run again (by pytest-rerunfailures); any other failure stands at once, and one that comes back stands too. Every such
 test is named with its stall and its first failure in the summary: whether that was the machine's doing is for the
-reader to judge.
+reader to judge. Only tests marked `clock` are asked again: what they assert is how long something took. That nothing
+is lost, answered twice or left frozen has no margin, and a failure there counts on any machine.
 """
 
 import contextlib
@@ -129,7 +130,7 @@ class Judge:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """The long tests are exempt: their figures are read by people."""
         for item in items:
-            if not item.get_closest_marker("long"):
+            if item.get_closest_marker("clock") and not item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.flaky(reruns=RERUNS, condition=self.harmed))
 
     def pytest_unconfigure(self) -> None:

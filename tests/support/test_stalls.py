@@ -32,9 +32,11 @@ def stall(pytestconfig):
     os.kill(witness, signal.SIGCONT)
     time.sleep(0.1)
 
+@pytest.mark.clock
 def test_once(stall):
     assert attempt("once"), "too early"
 
+@pytest.mark.clock
 @pytest.mark.skipif(not Path("/proc/pressure/cpu").exists(), reason="the kernel does not count")
 def test_crowded():
     if not attempt("crowded"):
@@ -45,10 +47,16 @@ def test_crowded():
             one.wait()
         raise AssertionError("no room")
 
+@pytest.mark.clock
 def test_always(stall):
     attempt("always")
     raise AssertionError("wrong")
 
+def test_promise(stall):
+    attempt("promise")
+    raise AssertionError("lost")
+
+@pytest.mark.clock
 def test_calm():
     attempt("calm")
     raise AssertionError("wrong as well")
@@ -64,10 +72,10 @@ def test_what_fails_during_a_stall_is_asked_again_and_named_and_nothing_else_is(
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.stalls", "-c", os.devnull]
     command += ["--rootdir", str(tmp_path), *options, str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
-    once, always, calm = (len((tmp_path / name).read_text()) for name in ("once", "always", "calm"))
+    once, always, promise, calm = (len((tmp_path / name).read_text()) for name in ("once", "always", "promise", "calm"))
     said = ran.stdout
-    assert (ran.returncode, once, always) == (1, 2, 3), said
-    assert "2 failed, " in said
+    assert (ran.returncode, once, always, promise) == (1, 2, 3, 1), said
+    assert "3 failed, " in said
     summary = said[said.index("asked again: the machine stood still") :]
     assert "test_it.py::test_once (stalled for " in summary and "too early" in summary
     assert not Path("/proc/pressure/cpu").exists() or "test_it.py::test_crowded (stalled for " in summary

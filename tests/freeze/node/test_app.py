@@ -421,6 +421,7 @@ def test_a_second_signal_ends_it_at_once_and_the_journal_remembers(own: FreezerP
     assert own.stop() == 0 and not any(own.frozen(app) for app in apps)
 
 
+@pytest.mark.clock
 def test_a_freezer_that_is_stopped_while_nothing_sleeps_ends_at_once(own: FreezerProcess) -> None:
     own.start(ready=False)
     began = time.monotonic()
